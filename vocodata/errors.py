@@ -1,0 +1,157 @@
+"""Every way the data room says no, and the short codes that land in `excluded.parquet`.
+
+    VocoDataError
+    ├── UnreadableScanError (OSError)       the bytes cannot be read as one CT volume
+    ├── GeometryError (ValueError)          the voxels have no usable place in the patient
+    ├── ImplausibleScanError (ValueError)   readable, yet not a CT that training should see
+    ├── ManifestError (ValueError)          the list of sources is wrong
+    ├── PresetError (ValueError)            no such row in presets.yaml
+    ├── StoreError (ValueError)             a store that is damaged, or not a store
+    │   └── StoreExistsError (FileExistsError)
+    ├── LedgerError (ValueError)            the build's ledger is damaged or of another build
+    └── SampleUnavailableError (OSError)    the sample scans cannot be fetched
+
+A scan-level error carries `code`, a key of `REASONS`, and `detail`, the sentence for people. All
+of them survive pickling, so a worker's error arrives whole.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+REASONS: dict[str, str] = {
+    "unreadable": "The file could not be read; the detail says why.",
+    "file_missing": "The file or folder is not there.",
+    "folder_with_file_name": "A folder has the name of a file, such as scan.nii.gz.",
+    "empty_file": "The file has no bytes.",
+    "unknown_format": "The name ends in none of the formats that are read.",
+    "wrong_magic": "The file's first bytes are not those of the format its name says.",
+    "truncated_gzip": "The gzip stream ends too early.",
+    "corrupt_gzip": "The gzip stream is damaged: checksum, length or block.",
+    "truncated_file": "The file holds fewer voxels than its header says.",
+    "corrupt_header": "The header contradicts itself.",
+    "unsupported_dtype": "The voxels are of a kind that cannot be HU, such as RGB or complex.",
+    "not_three_dimensional": "The volume is not one three-dimensional image.",
+    "bad_affine": "The affine holds NaN or infinity, or squashes space flat.",
+    "zero_spacing": "A voxel has no extent along an axis.",
+    "no_geometry": "The header gives no place in the patient.",
+    "sheared_grid": "The voxel axes are not at right angles.",
+    "no_dicom": "The folder holds no DICOM image.",
+    "corrupt_dicom": "A DICOM file is damaged or lacks an attribute that is needed.",
+    "unsupported_dicom": "The DICOM object or its compression cannot be read.",
+    "not_ct": "The DICOM modality is not CT.",
+    "localizer": "The DICOM series holds localizer (scout) images.",
+    "mixed_series": "The DICOM folder holds more than one series.",
+    "mixed_geometry": "The slices of a DICOM series differ in size, spacing or orientation.",
+    "single_slice": "The DICOM series has one slice, so no spacing along z.",
+    "duplicate_slices": "Two slices lie at the same position.",
+    "missing_slices": "The slices leave a gap of one or more slices.",
+    "uneven_slices": "The distances between slices differ.",
+    "gantry_tilt": "The slices are stacked at an angle (tilted gantry).",
+    "non_finite_hu": "Voxels are NaN or infinite.",
+    "constant_volume": "All voxels have the same value.",
+    "implausible_hu": "The values cannot be HU.",
+    "implausible_spacing": "A voxel is too small or too large for CT.",
+    "implausible_size": "The volume is too small or too large for CT.",
+    "empty_foreground": "No voxel is above the preset's foreground threshold.",
+    "labels_missing": "The label file is not there.",
+    "labels_unreadable": "The label file cannot be read.",
+    "labels_not_integers": "The label file holds values that are not integers from 0 to 65535.",
+    "label_grid_mismatch": "The labels do not lie on the scan's grid.",
+    "manifest": "The manifest is wrong.",
+    "preset": "The preset is not known.",
+    "store": "The store is damaged or not a store.",
+    "store_exists": "The output is there already.",
+    "ledger": "The ledger is damaged or belongs to another build.",
+    "sample_unavailable": "The sample scans could not be fetched.",
+}
+
+
+class VocoDataError(Exception):
+    """Base of all errors of this package.
+
+    Attributes:
+        code: Short fixed reason, a key of `REASONS`.
+        detail: What was expected, what came, where, and what to do.
+    """
+
+    default_code = "unreadable"
+
+    def __init__(self, detail: str, *, code: str | None = None) -> None:
+        """Keep the sentence and the code; the code is the class's own unless one is given."""
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or self.default_code
+        assert self.code in REASONS, f"reason code {self.code!r} is not in REASONS"
+
+    def __str__(self) -> str:
+        """The sentence alone, whatever builtin the class also is."""
+        return self.detail
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle with the code and the notes, which the default would lose."""
+        return _restore, (type(self), self.detail, self.code, self.__dict__)
+
+    def named(self, where: str) -> Self:
+        """The same error with the scan's name in front; for the door that knows the name."""
+        return type(self)(f"{where}: {self.detail}", code=self.code)
+
+
+def _restore(
+    kind: type[VocoDataError], detail: str, code: str, state: dict[str, object]
+) -> VocoDataError:
+    error = kind(detail, code=code)
+    error.__dict__.update(state)
+    return error
+
+
+class UnreadableScanError(VocoDataError, OSError):
+    """The bytes cannot be read as one CT volume."""
+
+
+class GeometryError(VocoDataError, ValueError):
+    """The voxels have no usable place in the patient."""
+
+    default_code = "bad_affine"
+
+
+class ImplausibleScanError(VocoDataError, ValueError):
+    """Readable, yet not a CT that training should see."""
+
+    default_code = "implausible_hu"
+
+
+class ManifestError(VocoDataError, ValueError):
+    """The manifest, or what it points to, is wrong."""
+
+    default_code = "manifest"
+
+
+class PresetError(VocoDataError, ValueError):
+    """A preset that is not in presets.yaml, or a row there that is wrong."""
+
+    default_code = "preset"
+
+
+class StoreError(VocoDataError, ValueError):
+    """A store that is damaged, or a folder that is not a store."""
+
+    default_code = "store"
+
+
+class StoreExistsError(StoreError, FileExistsError):
+    """The output is there already, and nobody asked to resume or overwrite."""
+
+    default_code = "store_exists"
+
+
+class LedgerError(VocoDataError, ValueError):
+    """The build's ledger is damaged or belongs to another build."""
+
+    default_code = "ledger"
+
+
+class SampleUnavailableError(VocoDataError, OSError):
+    """The sample scans are not cached and cannot be fetched."""
+
+    default_code = "sample_unavailable"
