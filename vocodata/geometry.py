@@ -72,15 +72,18 @@ class Volume:
         GeometryError: Not three axes, or an affine that is no place in space.
     """
 
-    data_XYZ: NDArray[Any]
+    data_XYZ: NDArray[Any]  # noqa: N815 (shape letters)
     affine: Affine
 
     def __post_init__(self) -> None:
         """Check the affine once, here, so that nobody else has to."""
         if self.data_XYZ.ndim != 3:
-            raise GeometryError(
+            msg = (
                 f"Expected a volume with 3 axes (x, y, z), got {self.data_XYZ.ndim} axes of shape "
-                f"{self.data_XYZ.shape}.",
+                f"{self.data_XYZ.shape}."
+            )
+            raise GeometryError(
+                msg,
                 code="not_three_dimensional",
             )
         object.__setattr__(self, "affine", checked_affine(self.affine))
@@ -112,7 +115,7 @@ class Header:
         dtype: Kind of the stored voxels, before any rescaling.
     """
 
-    shape_XYZ: Size
+    shape_XYZ: Size  # noqa: N815 (shape letters)
     affine: Affine
     dtype: np.dtype[Any]
 
@@ -131,24 +134,33 @@ def checked_affine(affine: NDArray[Any]) -> Affine:
     """
     matrix = np.array(affine, dtype=np.float64)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise GeometryError(
+        msg = (
             f"Expected an affine of 4x4 finite numbers, got {matrix.tolist()}. "
-            "Repair the header or leave the scan out.",
+            "Repair the header or leave the scan out."
+        )
+        raise GeometryError(
+            msg,
             code="bad_affine",
         )
     spacing = spacing_of(matrix)
     for axis, length in zip("xyz", spacing, strict=True):
         if length <= 0:
-            raise GeometryError(
+            msg = (
                 f"Spacing is {length:g} mm along {axis}; expected more than 0. "
-                "Repair the header or leave the scan out.",
+                "Repair the header or leave the scan out."
+            )
+            raise GeometryError(
+                msg,
                 code="zero_spacing",
             )
     directions = matrix[:3, :3] / np.array(spacing)
     if abs(np.linalg.det(directions)) < 1e-3:
-        raise GeometryError(
+        msg = (
             f"The three voxel axes lie in one plane (directions {directions.round(4).tolist()}); "
-            "expected three independent axes. Repair the header or leave the scan out.",
+            "expected three independent axes. Repair the header or leave the scan out."
+        )
+        raise GeometryError(
+            msg,
             code="bad_affine",
         )
     matrix[3] = (0, 0, 0, 1)

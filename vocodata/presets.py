@@ -72,16 +72,18 @@ def parse_presets(text: str) -> dict[str, Preset]:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
         )
-        raise PresetError(f"presets.yaml: {faults}. Correct these keys.") from error
+        msg = f"presets.yaml: {faults}. Correct these keys."
+        raise PresetError(msg) from error
     return {name: _preset(name, row) for name, row in rows.items()}
 
 
 def _preset(name: str, row: _Row) -> Preset:
     low, high = row.window_hu
     if not low < high:
-        raise PresetError(
+        msg = (
             f"presets.yaml: {name}.window_hu is [{low:g}, {high:g}]; expected the lower end first."
         )
+        raise PresetError(msg)
     return Preset(
         name=name,
         region=row.region,
