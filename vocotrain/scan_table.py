@@ -1,0 +1,139 @@
+"""The scans that training draws from, as one small table.
+
+The table holds all that the plan of a field needs, so planning never touches the store.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vocodata.geometry import Size
+from vocotrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from vocodata.store import Store
+
+
+@dataclass(frozen=True)
+class ScanRow:
+    """What planning and the bill of materials know of one scan.
+
+    Attributes:
+        id: Name in the store, `source/name`.
+        shape_XYZ: Voxels of what fields are taken from: the scan, or its whole-scan field.
+        window_hu: Lower and upper HU that become 0 and 1.
+        weight: Sampling weight; twice the weight is drawn twice as often.
+        is_squeezed: Whether the store keeps the whole scan squeezed into one field, which is then
+            the sample.
+        licence: Licence of the source, as its manifest says; None when it does not.
+        digest: Digest of the voxels in the store.
+    """
+
+    id: str
+    shape_XYZ: Size  # noqa: N815 (shape letters)
+    window_hu: tuple[float, float]
+    weight: float = 1.0
+    is_squeezed: bool = False
+    licence: str | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class ScanTable:
+    """Scans that a field may come from.
+
+    Attributes:
+        rows: The scans, in the order of the store.
+    """
+
+    rows: tuple[ScanRow, ...]
+
+    @cached_property
+    def cumulative_weight(self) -> NDArray[np.float64]:
+        """Running sum of the weights."""
+        return np.cumsum([row.weight for row in self.rows])
+
+    def drawn(self, uniform: float) -> ScanRow:
+        """The scan that a number in [0, 1) picks, in proportion to the weights."""
+        target = uniform * self.cumulative_weight[-1]
+        index = int(np.searchsorted(self.cumulative_weight, target, side="right"))
+        return self.rows[min(index, len(self.rows) - 1)]
+
+    def only(self, index: int) -> ScanTable:
+        """A table of one scan; the index wraps around."""
+        return ScanTable((self.rows[index % len(self.rows)],))
+
+    def __len__(self) -> int:
+        """Number of scans."""
+        return len(self.rows)
+
+
+def read_scan_table(store: Store, field_vox: Size) -> ScanTable:
+    """Make the table of all scans of a store.
+
+    A squeezed whole-scan field serves as the sample if it has exactly the field's size; at any
+    other size windows of the scan are taken, as for the presets that do not squeeze.
+    """
+    return ScanTable(tuple(_row(store, scan_id, field_vox) for scan_id in store.ids()))
+
+
+def split_holdout(table: ScanTable, holdout: Sequence[str]) -> tuple[ScanTable, ScanTable]:
+    """Part the scans into those trained on and those held out.
+
+    Args:
+        table: All scans of the store.
+        holdout: Ids or shell patterns such as `btcv/*`.
+
+    Returns:
+        The training scans with a weight above 0, and the held-out scans.
+
+    Raises:
+        ConfigError: A pattern matches no scan, or no scan is left to train on.
+    """
+    held = {scan_id for pattern in holdout for scan_id in _matching(table, pattern)}
+    train = tuple(row for row in table.rows if row.id not in held and row.weight > 0)
+    if not train:
+        msg = (
+            f"No scan is left to train on: the store has {len(table)}, {len(held)} of them held "
+            "out; expected at least one with a weight above 0. Change data.holdout or data.store."
+        )
+        raise ConfigError(msg)
+    return ScanTable(train), ScanTable(tuple(row for row in table.rows if row.id in held))
+
+
+def _row(store: Store, scan_id: str, field_vox: Size) -> ScanRow:
+    info = store.info(scan_id)
+    squeezed = store.has_field(scan_id) and store.read_field(scan_id).shape == tuple(field_vox)
+    return ScanRow(
+        id=scan_id,
+        shape_XYZ=field_vox if squeezed else Size(*info.shape_XYZ),
+        window_hu=(float(info.window_hu[0]), float(info.window_hu[1])),
+        weight=float(info.weight),
+        is_squeezed=squeezed,
+        licence=info.licence,
+        digest=info.digest,
+    )
+
+
+def _matching(table: ScanTable, pattern: str) -> list[str]:
+    """Ids that a holdout pattern names; none is a fault."""
+    ids = [row.id for row in table.rows]
+    found = [scan_id for scan_id in ids if fnmatch.fnmatchcase(scan_id, pattern)]
+    if not found:
+        close = difflib.get_close_matches(pattern, ids, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        msg = (
+            f"data.holdout {pattern!r} matches no scan of the store; expected an id such as "
+            f"{ids[0] if ids else 'source/name'!r} or a pattern such as 'source/*'.{hint}"
+        )
+        raise ConfigError(msg)
+    return found
