@@ -192,10 +192,9 @@ def axis_order(affine: Affine) -> AxisOrder:
     rotation = left @ right
     axes, flips = [0, 0, 0], [False, False, False]
     free = [0, 1, 2]
-    for source in np.argsort(-np.abs(rotation).max(axis=0), kind="stable"):
-        target = max(free, key=lambda row, column=int(source): abs(rotation[row, column]))
-        free.remove(target)
-        axes[target] = int(source)
+    for source in np.argsort(-np.abs(rotation).max(axis=0), kind="stable").tolist():
+        target = free.pop(int(np.argmax(np.abs(rotation[free, source]))))
+        axes[target] = source
         flips[target] = bool(rotation[target, source] < 0)
     return AxisOrder((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]))
 
