@@ -1,0 +1,196 @@
+"""From a recipe and `--set` words to a checked, frozen settings tree; all faults in one message.
+
+YAML is read safely, and numbers as YAML 1.2 writes them, so `1e-3` is a number. The tree is then
+validated in strict JSON mode: lists are taken for tuples, text is never taken for numbers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vocotrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+Tree = dict[str, Any]
+Key = tuple[str | int, ...]
+
+
+class Settings(BaseModel):
+    """One part of a settings tree: frozen, strict, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML with the numbers of YAML 1.2 and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 (PyYAML's own signature)
+        keys = [key.value for key, _ in node.value]
+        twice = {key for key in keys if keys.count(key) > 1}
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {min(twice)!r} is there twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def read_tree(text: str, where: str) -> Tree:
+    """Read a YAML mapping.
+
+    Args:
+        text: The YAML.
+        where: What to call it in an error, such as the file's name.
+
+    Raises:
+        ConfigError: Not YAML, not a mapping, or a key is there twice.
+    """
+    try:
+        tree = yaml.load(text, _Loader)  # noqa: S506 (a subclass of SafeLoader)
+    except yaml.YAMLError as error:
+        msg = f"{where} is not readable YAML: {' '.join(str(error).split())}"
+        raise ConfigError(msg) from error
+    if not isinstance(tree, dict):
+        msg = f"{where} holds {type(tree).__name__}; expected keys and values at the top level."
+        raise ConfigError(msg)
+    return tree
+
+
+def merged(tree: Mapping[str, Any], values: Mapping[str, Any], sets: Iterable[str]) -> Tree:
+    """Put values over a tree.
+
+    Args:
+        tree: What a recipe holds; stays as it is.
+        values: Dotted key to value, taken as they are.
+        sets: Words `a.b=c`, the value read as YAML; they win.
+
+    Raises:
+        ConfigError: Some words have no key or no value; all of them are named.
+    """
+    result: Tree = json.loads(json.dumps(tree))
+    faults: list[str] = []
+    for key, value in values.items():
+        _put(result, key, value, faults)
+    for word in sets:
+        key, equals, text = word.partition("=")
+        if not equals or not all(key.strip().split(".")):
+            faults.append(f"--set {word!r}: expected key=value, such as train.steps=100.")
+            continue
+        try:
+            value = yaml.load(text, _Loader)  # noqa: S506 (a subclass of SafeLoader)
+        except yaml.YAMLError:
+            faults.append(f"--set {word!r}: the value is not YAML; put it in quotes.")
+            continue
+        _put(result, key.strip(), value, faults)
+    _refuse(faults, "the command line")
+    return result
+
+
+def validated(schema: type[SettingsT], tree: Mapping[str, Any], where: str) -> SettingsT:
+    """Check a tree against its schema.
+
+    Args:
+        schema: The settings class.
+        tree: Plain values, as YAML or JSON gives them.
+        where: What to call it in an error.
+
+    Raises:
+        ConfigError: Every fault, with its key.
+    """
+    try:
+        return schema.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        faults = [_sentence(schema, fault["loc"], dict(fault)) for fault in error.errors()]
+        msg = _report(faults, where)
+        raise ConfigError(msg) from None
+
+
+def keys_of(schema: type[BaseModel], prefix: str = "") -> list[str]:
+    """All dotted leaf keys of a schema, in order."""
+    keys: list[str] = []
+    for name, field in schema.model_fields.items():
+        part = _part_of(field.annotation)
+        keys += keys_of(part, f"{prefix}{name}.") if part else [prefix + name]
+    return keys
+
+
+def closest(word: str, known: Sequence[str]) -> str:
+    """A "did you mean" for an unknown word, or nothing.
+
+    >>> closest("vocco", ["voco", "tiny"])
+    " Did you mean 'voco'?"
+    """
+    last = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if not found:
+        short = difflib.get_close_matches(word.rsplit(".", 1)[-1], list(last), n=1, cutoff=0.6)
+        found = [last[name] for name in short]
+    return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def _put(tree: Tree, key: str, value: object, faults: list[str]) -> None:
+    *parents, name = key.split(".")
+    for parent in parents:
+        group: object = tree.setdefault(parent, {})
+        if not isinstance(group, dict):
+            faults.append(f"{key}: {parent!r} is a value, not a group of keys.")
+            return
+        tree = group
+    tree[name] = value
+
+
+def _sentence(schema: type[BaseModel], loc: Key, fault: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in loc)
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: no such key.{closest(key, keys_of(schema))}"
+    if fault["type"] == "missing":
+        return f"{key}: missing; give it a value."
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if not loc:
+        return message
+    came = json.dumps(fault["input"], default=str)
+    return f"{key} is {came}: {message[0].lower()}{message[1:]}."
+
+
+def _refuse(faults: Sequence[str], where: str) -> None:
+    if faults:
+        msg = _report(faults, where)
+        raise ConfigError(msg)
+
+
+def _report(faults: Sequence[str], where: str) -> str:
+    head = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in {where}:"
+    return "\n".join([head, *(f"  {fault}" for fault in faults)])
+
+
+def _part_of(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return None
