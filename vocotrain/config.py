@@ -93,8 +93,8 @@ class ObjectiveConfig(Settings):
     """Formula of the loss, and what the keys left out are."""
     grid: tuple[Count, Count, Count] = (3, 3, 1)
     """Base cells along x, y, z; more than one along z gives three-dimensional labels."""
-    crop_vox: Annotated[int, Field(ge=8)] | None = None
-    """Side of a crop, voxels; null takes the size's own."""
+    crop_vox: tuple[Count, Count, Count] | None = None
+    """Voxels of a crop along x, y, z; null takes the size's own."""
     crops: Count = 2
     """Random crops of each field."""
     teacher_start: Literal["student", "random"]
@@ -118,15 +118,15 @@ class ObjectiveConfig(Settings):
     field_flips: Shares
     """Chances that the whole field and its labels are mirrored along x, y, z."""
 
-    def field_settings(self, size_crop_vox: int) -> FieldSettings:
+    def field_settings(self, size_crop_vox: Size) -> FieldSettings:
         """What a sample looks like under these settings.
 
         Args:
-            size_crop_vox: Side of a crop that the model size asks for, voxels.
+            size_crop_vox: Crop that the model size is made for, voxels.
         """
         return FieldSettings(
             grid=Size(*self.grid),
-            crop_vox=self.crop_vox or size_crop_vox,
+            crop_vox=Size(*(self.crop_vox or size_crop_vox)),
             crops=self.crops,
             reach_last=self.reach_last,
             shift_probability=self.shift_probability,
@@ -197,6 +197,17 @@ class PretrainConfig(Settings):
     """Threads of each process on the CPU; null leaves torch's choice."""
     out: str
     """Run folder."""
+
+    @model_validator(mode="after")
+    def _a_turned_crop_keeps_its_shape(self) -> Self:
+        crop = self.objective.crop_vox
+        if crop is not None and crop[0] != crop[1] and self.objective.crop_turn > 0:
+            msg = (
+                f"objective.crop_turn is {self.objective.crop_turn}, but objective.crop_vox is "
+                f"{list(crop)}; expected as many voxels along x as along y, or no turns."
+            )
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _grid_has_cells_to_tell_apart(self) -> Self:

@@ -38,7 +38,7 @@ class FieldSettings:
 
     Attributes:
         grid: Base cells along x, y, z.
-        crop_vox: Side of a cell and of a crop, voxels.
+        crop_vox: Voxels of a cell, as of a crop.
         crops: Random crops of a field.
         reach_last: Whether a random crop may lie at the very last position.
         shift_probability: Chance that a crop's intensity is shifted.
@@ -50,7 +50,7 @@ class FieldSettings:
     """
 
     grid: Size
-    crop_vox: int
+    crop_vox: Size
     crops: int
     reach_last: bool = True
     shift_probability: float = 0.0

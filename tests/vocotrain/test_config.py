@@ -63,13 +63,22 @@ def test_a_small_number_may_be_written_as_people_write_it(text):
 def test_lists_can_be_set():
     config = load_config("tiny", (*GIVEN, "data.holdout=[a/b, 'c/*']", "objective.grid=[2, 2, 2]"))
     assert config.data.holdout == ("a/b", "c/*")
-    assert config.objective.field_settings(32).field_vox == Size(64, 64, 64)
+    assert config.objective.field_settings(Size(32, 32, 32)).field_vox == Size(64, 64, 64)
 
 
 def test_the_crop_is_the_sizes_own_unless_set():
-    assert load_config("tiny", GIVEN).objective.field_settings(40).crop_vox in {24, 32, 40}
-    config = load_config("tiny", (*GIVEN, "objective.crop_vox=16"))
-    assert config.objective.field_settings(40).crop_vox == 16
+    own = Size(40, 40, 48)
+    free = load_config("reference", GIVEN)
+    assert free.objective.field_settings(own).crop_vox == own
+    config = load_config("reference", (*GIVEN, "objective.crop_vox=[16, 16, 32]"))
+    assert config.objective.field_settings(own).crop_vox == Size(16, 16, 32)
+
+
+def test_turns_of_a_crop_that_is_not_square_are_refused():
+    with pytest.raises(
+        ConfigError, match=r"crop_turn is 0\.2, but objective\.crop_vox is \[16, 24"
+    ):
+        load_config("reference", (*GIVEN, "objective.crop_vox=[16, 24, 32]"))
 
 
 def test_all_faults_are_told_at_once_with_their_keys():

@@ -9,34 +9,41 @@ from vocodata.geometry import Size
 from vocotrain.crops import base_starts, field_size, overlap_labels, random_starts
 from vocotrain.errors import CropOutsideGridError
 
-RELEASED = {"grid": Size(3, 3, 1), "crop_vox": 64}
+RELEASED = {"grid": Size(3, 3, 1), "crop_vox": Size(64, 64, 64)}
 grids = st.builds(Size, st.integers(1, 4), st.integers(1, 4), st.integers(1, 3))
 
 
 def counted_labels(start, grid, crop_vox):
     """Count voxels one cell at a time: slow, plain, on its own."""
-    ranges = [range(s, s + crop_vox) for s in start]
+    ranges = [range(s, s + n) for s, n in zip(start, crop_vox, strict=True)]
     labels = []
     for cell in itertools.product(*(range(n) for n in grid)):
-        inside = [sum(v // crop_vox == c for v in r) for r, c in zip(ranges, cell, strict=True)]
-        labels.append(np.prod(inside) / crop_vox**3)
+        inside = [
+            sum(v // n == c for v in r) for r, c, n in zip(ranges, cell, crop_vox, strict=True)
+        ]
+        labels.append(np.prod(inside) / np.prod(crop_vox))
     return labels
 
 
 def test_base_cells_tile_the_field_exactly():
-    hits = np.zeros(field_size(Size(3, 2, 2), 4), dtype=int)
-    for x, y, z in base_starts(Size(3, 2, 2), 4):
-        hits[x : x + 4, y : y + 4, z : z + 4] += 1
+    grid, crop_vox = Size(3, 2, 2), Size(4, 5, 6)
+    hits = np.zeros(field_size(grid, crop_vox), dtype=int)
+    for x, y, z in base_starts(grid, crop_vox):
+        hits[x : x + 4, y : y + 5, z : z + 6] += 1
     assert (hits == 1).all()
 
 
 def test_cells_are_ordered_as_in_the_released_code():
-    starts = base_starts(Size(3, 3, 1), 64)
+    starts = base_starts(**RELEASED)
     for i, j in itertools.product(range(3), range(3)):
         assert starts[3 * i + j].tolist() == [64 * i, 64 * j, 0]
 
 
-@given(grids, st.sampled_from([4, 6, 8]), st.lists(st.floats(0, 0.999999), min_size=3, max_size=3))
+@given(
+    grids,
+    st.sampled_from([Size(4, 4, 4), Size(8, 6, 5)]),
+    st.lists(st.floats(0, 0.999999), min_size=3, max_size=3),
+)
 def test_labels_equal_a_count_of_voxels_and_add_up_to_one(grid, crop_vox, uniform):
     start = random_starts(np.array([uniform]), grid=grid, crop_vox=crop_vox, reach_last=True)
     labels = overlap_labels(start, grid=grid, crop_vox=crop_vox)[0]
@@ -45,7 +52,7 @@ def test_labels_equal_a_count_of_voxels_and_add_up_to_one(grid, crop_vox, unifor
 
 
 def test_a_base_cell_is_labelled_as_itself():
-    labels = overlap_labels(base_starts(Size(3, 3, 1), 64), **RELEASED)
+    labels = overlap_labels(base_starts(**RELEASED), **RELEASED)
     np.testing.assert_array_equal(labels, np.eye(9, dtype=np.float32))
 
 

@@ -14,7 +14,7 @@ from vocotrain.fields import (
 )
 from vocotrain.scan_table import ScanRow, ScanTable
 
-PLAIN = FieldSettings(grid=Size(3, 3, 1), crop_vox=8, crops=2)
+PLAIN = FieldSettings(grid=Size(3, 3, 1), crop_vox=Size(8, 8, 8), crops=2)
 RELEASED = replace(
     PLAIN,
     reach_last=False,
