@@ -9,8 +9,14 @@
     ├── RunLockedError (RuntimeError)           another process writes this run
     ├── CheckpointError (ValueError)            no complete checkpoint to resume from
     ├── StoreMismatchError (ValueError)         the store is not the one the run was started on
+    ├── LabelsError (ValueError)                no scan has the labels that the task needs
     ├── ScanReadError (OSError)                 a field of a scan cannot be read from the store
     ├── TrainingDivergedError (ArithmeticError) the loss is not finite
+    ├── ModelSizeError (ValueError)             no such size, or a row that cannot be built
+    ├── InputShapeError (ValueError)            a batch the model cannot take
+    ├── WeightsFileError (ValueError)           a file of weights that cannot be read
+    │   └── UnsafeWeightsError                  it asks for code to be run; it was not
+    ├── WeightsMismatchError (ValueError)       the weights are of another model
     └── TrainingStoppedError (RuntimeError)     SIGINT or SIGTERM, after a clean checkpoint
 
 All of them survive pickling, so an error in a loader's worker arrives whole.
@@ -55,12 +61,36 @@ class StoreMismatchError(VocoTrainError, ValueError):
     """The store differs from the one the run was started on."""
 
 
+class LabelsError(VocoTrainError, ValueError):
+    """The labels of a scan, or of all scans, are not those that the task needs."""
+
+
 class ScanReadError(VocoTrainError, OSError):
     """A field of a scan cannot be read from the store."""
 
 
 class TrainingDivergedError(VocoTrainError, ArithmeticError):
     """The loss is not finite; the last complete checkpoint is from before."""
+
+
+class ModelSizeError(VocoTrainError, ValueError):
+    """There is no such size, or its numbers do not make a model."""
+
+
+class InputShapeError(VocoTrainError, ValueError):
+    """A batch whose shape the model cannot take."""
+
+
+class WeightsFileError(VocoTrainError, ValueError):
+    """A file or folder of weights cannot be read or is not what it should be."""
+
+
+class UnsafeWeightsError(WeightsFileError):
+    """A pickle that asks for code to be run; nothing of it was."""
+
+
+class WeightsMismatchError(VocoTrainError, ValueError):
+    """The weights belong to another model than the one to be filled."""
 
 
 class TrainingStoppedError(VocoTrainError, RuntimeError):
