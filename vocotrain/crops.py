@@ -44,8 +44,9 @@ def base_starts(grid: Size, crop_vox: Size) -> NDArray[np.int64]:
     >>> base_starts(Size(2, 2, 1), Size(64, 64, 64)).tolist()
     [[0, 0, 0], [0, 64, 0], [64, 0, 0], [64, 64, 0]]
     """
-    cells_K3: NDArray[np.int64] = np.indices(grid, dtype=np.int64).reshape(3, -1).T
-    return cells_K3 * np.array(crop_vox)
+    cells_3K = np.indices(grid, dtype=np.int64).reshape(3, -1)
+    starts: NDArray[np.int64] = cells_3K.T * np.array(crop_vox)
+    return starts
 
 
 def random_starts(
