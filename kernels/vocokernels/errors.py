@@ -1,0 +1,33 @@
+"""What the kernels refuse.
+
+KernelError
+├── ShapeError                also ValueError: sizes that do not belong together
+├── DtypeError                also TypeError: a number type the kernel does not take
+├── CropOutsideFieldError     also ValueError: a crop that leaves its field
+├── UnknownBackendError       also ValueError: no such backend
+└── BackendUnavailableError   also RuntimeError: a backend that cannot run here
+"""
+
+
+class KernelError(Exception):
+    """Anything that vocokernels refuses."""
+
+
+class ShapeError(KernelError, ValueError):
+    """Tensors or sizes do not belong together."""
+
+
+class DtypeError(KernelError, TypeError):
+    """A tensor has a number type that the kernel does not take."""
+
+
+class CropOutsideFieldError(KernelError, ValueError):
+    """A crop leaves its field."""
+
+
+class UnknownBackendError(KernelError, ValueError):
+    """The name of a backend is not known."""
+
+
+class BackendUnavailableError(KernelError, RuntimeError):
+    """A known backend cannot run here."""
