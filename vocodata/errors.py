@@ -7,8 +7,11 @@
     ├── ManifestError (ValueError)          the list of sources is wrong
     ├── PresetError (ValueError)            no such row in presets.yaml
     ├── StoreError (ValueError)             a store that is damaged, or not a store
-    │   └── StoreExistsError (FileExistsError)
+    │   ├── StoreExistsError (FileExistsError)
+    │   ├── StoreLockedError            another build is at work there
+    │   └── DiskFullError               exit code 4
     ├── LedgerError (ValueError)            the build's ledger is damaged or of another build
+    ├── BuildInterruptedError               stopped by a signal; resumable
     └── SampleUnavailableError (OSError)    the sample scans cannot be fetched
 
 A scan-level error carries `code`, a key of `REASONS`, and `detail`, the sentence for people. All
@@ -62,6 +65,14 @@ REASONS: dict[str, str] = {
     "preset": "The preset is not known.",
     "store": "The store is damaged or not a store.",
     "store_exists": "The output is there already.",
+    "store_locked": "Another build is writing to the store.",
+    "disk_full": "The disk or the quota is full.",
+    "accounting": "Scans found are not those in the catalogue and the excluded ones together.",
+    "interrupted": "The build was stopped by a signal.",
+    "kills_worker": "Processing the scan ended its worker three times; most often out of memory.",
+    "out_of_memory": "The scan does not fit the memory.",
+    "io_error": "The file system refused to read the scan.",
+    "unexpected_error": "Processing failed in a way nobody foresaw; the detail says how.",
     "ledger": "The ledger is damaged or belongs to another build.",
     "sample_unavailable": "The sample scans could not be fetched.",
 }
@@ -143,6 +154,34 @@ class StoreExistsError(StoreError, FileExistsError):
     """The output is there already, and nobody asked to resume or overwrite."""
 
     default_code = "store_exists"
+
+
+class StoreLockedError(StoreError):
+    """Another build is writing to the same store."""
+
+    default_code = "store_locked"
+
+
+class DiskFullError(StoreError):
+    """No room for what must be written; nothing half-written is left behind."""
+
+    default_code = "disk_full"
+    exit_code = 4
+
+
+class BuildInterruptedError(VocoDataError):
+    """The build was stopped by a signal, cleanly: what is done is kept.
+
+    Attributes:
+        signum: The signal; the command's exit code is 128 + signum.
+        done: Scans settled so far, of `found`.
+        found: Scans the manifest names.
+    """
+
+    default_code = "interrupted"
+    signum = 2
+    done = 0
+    found = 0
 
 
 class LedgerError(VocoDataError, ValueError):

@@ -1,0 +1,122 @@
+"""Files that are either whole or not there.
+
+A file is written under a temporary name in its own folder, flushed to the disk, renamed, and the
+folder flushed too. A process killed in between leaves a temporary file that `sweep` removes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shutil
+from typing import TYPE_CHECKING
+
+from vocodata.errors import DiskFullError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}$")
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside `path` that no other process uses and that `sweep` knows."""
+    return path.with_name(f"{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Make `path` hold `data`, whole or not at all, also when the process or the power goes.
+
+    Raises:
+        DiskFullError: No room on the disk or in the quota.
+        StoreError: The file system refuses for another reason.
+    """
+    temporary = temporary_path(path)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        flush_folder(path.parent)
+    except OSError as error:
+        raise storage_fault(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """The folder and its parents, if they are not there.
+
+    Raises:
+        DiskFullError: No room, or no inodes.
+        StoreError: The file system refuses for another reason.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_fault(path, error) from error
+
+
+def flush_folder(path: Path) -> None:
+    """Flush a folder's entries: without it a rename may be lost with the power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def storage_fault(path: Path, error: OSError) -> StoreError:
+    """The error to raise when writing `path` failed."""
+    if error.errno in _FULL:
+        msg = (
+            f"No room to write {path}: {error.strerror}. Nothing half-written is left. Free space "
+            "or give another --out, then build again with --resume."
+        )
+        return DiskFullError(msg)
+    msg = f"{path} cannot be written: {error.strerror or error}."
+    return StoreError(msg)
+
+
+def temporary_files(root: Path) -> Iterator[Path]:
+    """Temporary files that a killed process left under `root`."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if _TEMPORARY.search(name):
+                yield type(root)(folder, name)
+
+
+def sweep(root: Path) -> int:
+    """Remove what killed processes left: temporary files below `root`, discarded trees beside it.
+
+    Returns:
+        How many were removed.
+    """
+    files = list(temporary_files(root))
+    for path in files:
+        path.unlink(missing_ok=True)
+    trees = [
+        path
+        for path in root.parent.glob(f"{glob_safe(root.name)}.tmp-*")
+        if _TEMPORARY.search(path.name) and path.is_dir()
+    ]
+    for path in trees:
+        shutil.rmtree(path)
+    return len(files) + len(trees)
+
+
+def discard_tree(path: Path) -> None:
+    """Remove a folder so that a kill halfway leaves no half folder under its name."""
+    aside = temporary_path(path)
+    path.rename(aside)
+    shutil.rmtree(aside)
+
+
+def glob_safe(name: str) -> str:
+    """The name with the characters that mean something to glob taken literally."""
+    return re.sub(r"([*?\[])", r"[\1]", name)

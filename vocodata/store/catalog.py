@@ -1,0 +1,231 @@
+"""The table of scans: one typed row each, and the Parquet files that hold them.
+
+`catalog.parquet` has a row for every scan in the store, `excluded.parquet` one for every scan
+that was found and is not. Rows are ordered by id and hold no time, path or machine, so the same
+scans give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vocodata.errors import StoreError
+from vocodata.store.atomic import write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+CATALOG_NAME = "catalog.parquet"
+EXCLUDED_NAME = "excluded.parquet"
+
+Triple = tuple[int, int, int]
+TripleMm = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class CatalogRow:
+    """What the catalogue says of one scan.
+
+    Attributes:
+        id: `source/name`.
+        source: Name of the manifest's source.
+        name: The scan's own name.
+        preset: Row of presets.yaml it was built with.
+        window_hu: Window that training uses, HU; the store itself keeps every HU.
+        weight: Sampling weight in training.
+        licence: As the manifest has it, or None.
+        label_names: Label value -> structure.
+        shape_xyz: Voxels.
+        spacing_mm: Distance between voxel centres.
+        affine: Voxel index -> RAS mm, 16 numbers row by row.
+        voxels: Product of the shape.
+        hu_min: Smallest HU; `hu_max` to `hu_p99` likewise.
+        hu_max: Largest HU.
+        hu_mean: Mean HU.
+        hu_std: Standard deviation, HU.
+        hu_p1: First percentile, HU.
+        hu_p50: Median, HU.
+        hu_p99: 99th percentile, HU.
+        body_fraction: Share of voxels that are neither air nor lung.
+        flags: Short words on what a reader should know.
+        fingerprint: Stays alike for near-duplicates.
+        source_shape_xyz: Voxels of the file, RAS order.
+        source_spacing_mm: Spacing of the file, RAS order.
+        source_digest: SHA-256 of the file's voxels.
+        codec: Key of `shard.CODECS`.
+        bytes: Of all shards of the scan.
+        image_bytes: Of the image's shard.
+        digest: SHA-256 of the image's shard.
+        label_dtype: `uint8`, `uint16`, or None without labels.
+        label_bytes: Of the labels' shard; 0 without.
+        label_digest: SHA-256 of the labels' shard, or None.
+        field_shape_xyz: Voxels of the squeezed field, or None without.
+        field_affine: As `affine`, of the field.
+        field_bytes: Of the field's shard; 0 without.
+        field_digest: SHA-256 of the field's shard, or None.
+    """
+
+    id: str
+    source: str
+    name: str
+    preset: str
+    window_hu: tuple[float, float]
+    weight: float
+    licence: str | None
+    label_names: Mapping[int, str]
+    shape_xyz: Triple
+    spacing_mm: TripleMm
+    affine: tuple[float, ...]
+    voxels: int
+    hu_min: int
+    hu_max: int
+    hu_mean: float
+    hu_std: float
+    hu_p1: float
+    hu_p50: float
+    hu_p99: float
+    body_fraction: float
+    flags: tuple[str, ...]
+    fingerprint: str
+    source_shape_xyz: Triple
+    source_spacing_mm: TripleMm
+    source_digest: str
+    codec: str
+    bytes: int
+    image_bytes: int
+    digest: str
+    label_dtype: str | None = None
+    label_bytes: int = 0
+    label_digest: str | None = None
+    field_shape_xyz: Triple | None = None
+    field_affine: tuple[float, ...] | None = None
+    field_bytes: int = 0
+    field_digest: str | None = None
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain values, as Parquet and JSON take them."""
+        record = asdict(self)
+        names = {str(value): self.label_names[value] for value in sorted(self.label_names)}
+        record["label_names"] = json.dumps(names, ensure_ascii=False)
+        return record
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> CatalogRow:
+        """The row whose `to_record` gave these values; lists may stand for tuples."""
+        values: dict[str, Any] = {
+            field.name: tuple(value) if isinstance(value, list) else value
+            for field in fields(cls)
+            for value in (record[field.name],)
+        }
+        names = json.loads(record["label_names"])
+        values["label_names"] = {int(value): name for value, name in names.items()}
+        return cls(**values)
+
+
+class ExcludedRow(NamedTuple):
+    """A scan that was found and is not in the store."""
+
+    source: str
+    scan: str
+    reason: str
+    detail: str
+
+
+_TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
+_KINDS: dict[str, pa.DataType] = {
+    "str": _TEXT,
+    "str | None": _TEXT,
+    "int": _WHOLE,
+    "float": _REAL,
+    "Mapping[int, str]": _TEXT,
+    "Triple": pa.list_(_WHOLE),
+    "Triple | None": pa.list_(_WHOLE),
+    "TripleMm": pa.list_(_REAL),
+    "tuple[float, float]": pa.list_(_REAL),
+    "tuple[float, ...]": pa.list_(_REAL),
+    "tuple[float, ...] | None": pa.list_(_REAL),
+    "tuple[str, ...]": pa.list_(_TEXT),
+}
+CATALOG_SCHEMA = pa.schema([(field.name, _KINDS[str(field.type)]) for field in fields(CatalogRow)])
+EXCLUDED_SCHEMA = pa.schema([(name, _TEXT) for name in ExcludedRow._fields])
+
+
+def write_catalog(root: Path, rows: Iterable[CatalogRow]) -> str:
+    """Write `catalog.parquet`, ordered by id; returns the digest of its content."""
+    ordered = sorted(rows, key=lambda row: row.id)
+    records = [row.to_record() for row in ordered]
+    _write_table(root / CATALOG_NAME, pa.Table.from_pylist(records, schema=CATALOG_SCHEMA))
+    return catalog_digest(ordered)
+
+
+def write_excluded(root: Path, rows: Iterable[ExcludedRow]) -> None:
+    """Write `excluded.parquet`, ordered by source and scan."""
+    records = [row._asdict() for row in sorted(rows)]
+    _write_table(root / EXCLUDED_NAME, pa.Table.from_pylist(records, schema=EXCLUDED_SCHEMA))
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=65536)
+    write_atomic(path, sink.getvalue().to_pybytes())
+
+
+def catalog_digest(rows: Iterable[CatalogRow]) -> str:
+    """SHA-256 of what the catalogue says, whatever Parquet made of it."""
+    digest = hashlib.sha256()
+    for row in rows:
+        text = json.dumps(row.to_record(), sort_keys=True, allow_nan=False)
+        digest.update(text.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def read_catalog(root: Path) -> pa.Table:
+    """The catalogue of a store.
+
+    Raises:
+        StoreError: Not there, not readable, or without a column that is needed.
+    """
+    return _read_table(root / CATALOG_NAME, CATALOG_SCHEMA)
+
+
+def read_excluded(root: Path) -> pa.Table:
+    """The excluded scans of a store.
+
+    Raises:
+        StoreError: As `read_catalog`.
+    """
+    return _read_table(root / EXCLUDED_NAME, EXCLUDED_SCHEMA)
+
+
+def catalog_rows(table: pa.Table) -> list[CatalogRow]:
+    """All rows of a catalogue."""
+    return [CatalogRow.from_record(record) for record in table.to_pylist()]
+
+
+def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as error:
+        msg = (
+            f"{path} is not there: the folder is no store, or its build has not finished. Build "
+            "again with --resume."
+        )
+        raise StoreError(msg) from error
+    except (pa.ArrowException, OSError) as error:
+        msg = f"{path} cannot be read ({error}). Build again with --resume, or restore the file."
+        raise StoreError(msg) from error
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        msg = (
+            f"{path} lacks the columns {', '.join(missing)}: another version wrote it. Build again "
+            "with --overwrite."
+        )
+        raise StoreError(msg)
+    return table.select(schema.names).cast(schema)

@@ -1,0 +1,359 @@
+"""What training opens: scans by id, boxes of voxels in X Y Z, HU as int16.
+
+Opening reads nothing. The catalogue is read when first asked for, a scan's shard when first read;
+at most `open_shards` descriptors are kept by each thread. A store travels to spawned workers as
+its path, and a forked worker goes on with what its parent had open.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import threading
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vocodata.errors import StoreError
+from vocodata.geometry import Affine, Size, Spacing
+from vocodata.store.catalog import (
+    CatalogRow,
+    catalog_digest,
+    catalog_rows,
+    read_catalog,
+    read_excluded,
+)
+from vocodata.store.metadata import (
+    DOCUMENT,
+    FIELD_SHARD,
+    IMAGE_SHARD,
+    LABEL_SHARD,
+    SCHEMA_VERSION,
+    STORE_KIND,
+)
+from vocodata.store.reader import ShardReader
+from vocodata.store.shard import IMAGE_FILL_HU, LABEL_FILL
+from vocodata.store.writer import scan_folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+OPEN_SHARDS = 128
+"""Descriptors kept open by a thread; far below the usual limit of 1024 a process."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScanInfo:
+    """What training needs to know of a scan before it reads a voxel.
+
+    Attributes:
+        id: `source/name`.
+        source: Name of the manifest's source.
+        preset: Row of presets.yaml it was built with.
+        shape_XYZ: Voxels.
+        spacing_mm: Distance between voxel centres.
+        affine: (4, 4) float64, voxel index -> RAS mm.
+        window_hu: Window that training uses, HU.
+        weight: Sampling weight.
+        licence: As the manifest has it, or None.
+        label_names: Label value -> structure; empty without labels.
+        flags: Short words on what a reader should know.
+        digest: SHA-256 of the image's shard.
+        voxels: Product of the shape.
+    """
+
+    id: str
+    source: str
+    preset: str
+    shape_XYZ: Size  # noqa: N815 (shape letters)
+    spacing_mm: Spacing
+    affine: Affine
+    window_hu: tuple[float, float]
+    weight: float
+    licence: str | None
+    label_names: dict[int, str]
+    flags: tuple[str, ...]
+    digest: str
+    voxels: int
+
+
+class Store:
+    """A built store, open for reading."""
+
+    def __init__(
+        self, root: Path, *, open_shards: int = OPEN_SHARDS, check_crc: bool = True
+    ) -> None:
+        """Remember where it is; nothing is read yet.
+
+        Args:
+            root: Folder of the store.
+            open_shards: Descriptors kept open by each thread.
+            check_crc: Compare every chunk that is read with its checksum; costs 1 to 12 % of a
+                read's time (measured, zstd and lz4).
+        """
+        self.root = root
+        self.open_shards = open_shards
+        self.check_crc = check_crc
+        self._open = threading.local()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Only where and how; tables and descriptors are opened anew by whoever unpickles."""
+        return {name: self.__dict__[name] for name in ("root", "open_shards", "check_crc")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As after `__init__`."""
+        self.__init__(**state)  # type: ignore[misc]  # the one place where it is called twice
+
+    def __repr__(self) -> str:
+        """The path."""
+        return f"Store({str(self.root)!r})"
+
+    def __len__(self) -> int:
+        """Scans in the catalogue."""
+        return int(self._table.num_rows)
+
+    @cached_property
+    def _table(self) -> pa.Table:
+        return read_catalog(self.root)
+
+    @cached_property
+    def _position(self) -> dict[str, int]:
+        return {scan: at for at, scan in enumerate(self._table.column("id").to_pylist())}
+
+    @cached_property
+    def attributes(self) -> dict[str, Any]:
+        """The store's own words in its root zarr.json: schema, recipe digest, counts."""
+        return read_attributes(self.root)
+
+    def ids(self) -> list[str]:
+        """All scans, sorted."""
+        return list(self._position)
+
+    def catalog(self) -> pa.Table:
+        """The catalogue, a row a scan."""
+        return self._table
+
+    def excluded(self) -> pa.Table:
+        """Scans that were found and are not in the store, with the reason."""
+        return read_excluded(self.root)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the catalogue's content, which names every shard's digest."""
+        return catalog_digest(catalog_rows(self._table))
+
+    def row(self, scan_id: str) -> CatalogRow:
+        """The catalogue's row of a scan.
+
+        Raises:
+            StoreError: No such scan.
+        """
+        at = self._position.get(scan_id)
+        if at is None:
+            near = difflib.get_close_matches(scan_id, self._position, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            msg = f"Scan '{scan_id}' is not among the {len(self)} scans of {self.root}.{hint}"
+            raise StoreError(msg)
+        return CatalogRow.from_record(self._table.slice(at, 1).to_pylist()[0])
+
+    def info(self, scan_id: str) -> ScanInfo:
+        """Geometry and settings of a scan.
+
+        Raises:
+            StoreError: No such scan.
+        """
+        row = self.row(scan_id)
+        return ScanInfo(
+            id=row.id,
+            source=row.source,
+            preset=row.preset,
+            shape_XYZ=Size(*row.shape_xyz),
+            spacing_mm=Spacing(*row.spacing_mm),
+            affine=np.array(row.affine).reshape(4, 4),
+            window_hu=row.window_hu,
+            weight=row.weight,
+            licence=row.licence,
+            label_names=dict(row.label_names),
+            flags=row.flags,
+            digest=row.digest,
+            voxels=row.voxels,
+        )
+
+    def has_labels(self, scan_id: str) -> bool:
+        """Whether the scan has a label array."""
+        return self.row(scan_id).label_dtype is not None
+
+    def has_field(self, scan_id: str) -> bool:
+        """Whether the scan has a squeezed field."""
+        return self.row(scan_id).field_shape_xyz is not None
+
+    def read(
+        self, scan_id: str, start_XYZ: tuple[int, int, int], size_XYZ: tuple[int, int, int]
+    ) -> NDArray[np.int16]:
+        """HU of a box.
+
+        Args:
+            scan_id: Which scan.
+            start_XYZ: First voxel; may be negative or beyond the volume.
+            size_XYZ: Voxels, each at least 1.
+
+        Returns:
+            int16 (X, Y, Z), C-contiguous and the caller's own; -1024 outside the volume.
+
+        Raises:
+            StoreError: No such scan, or its shard is missing, truncated or damaged.
+        """
+        return self._read(scan_id, IMAGE_SHARD, start_XYZ, size_XYZ)
+
+    def read_label(
+        self, scan_id: str, start_XYZ: tuple[int, int, int], size_XYZ: tuple[int, int, int]
+    ) -> NDArray[Any]:
+        """Labels of a box: uint8 or uint16 (X, Y, Z), 0 outside the volume.
+
+        Raises:
+            StoreError: As `read`, or the scan has no labels.
+        """
+        return self._read(scan_id, LABEL_SHARD, start_XYZ, size_XYZ)
+
+    def read_field(self, scan_id: str) -> NDArray[np.int16]:
+        """The whole scan squeezed to the preset's field: int16 (X, Y, Z).
+
+        Raises:
+            StoreError: As `read`, or the scan's preset does not squeeze.
+        """
+        shard = self._shard(scan_id, FIELD_SHARD)
+        return shard.read(Size(0, 0, 0), shard.shape_XYZ, check_crc=self.check_crc)
+
+    def _read(
+        self,
+        scan_id: str,
+        place: str,
+        start_XYZ: tuple[int, int, int],
+        size_XYZ: tuple[int, int, int],
+    ) -> NDArray[Any]:
+        size = Size(*map(int, size_XYZ))
+        if min(size) < 1:
+            msg = f"Scan '{scan_id}': size of the box is {tuple(size)}; expected at least 1 each."
+            raise StoreError(msg)
+        start = Size(*map(int, start_XYZ))
+        return self._shard(scan_id, place).read(start, size, check_crc=self.check_crc)
+
+    def _shard(self, scan_id: str, place: str) -> ShardReader:
+        """The open shard, from this thread's cache; the one used longest ago is let go."""
+        if not hasattr(self._open, "shards"):
+            self._open.shards = OrderedDict()
+        shards: OrderedDict[tuple[str, str], ShardReader] = self._open.shards
+        key = (scan_id, place)
+        if key in shards:
+            shards.move_to_end(key)
+            return shards[key]
+        shard = open_shard(self.root, self.row(scan_id), place)
+        shards[key] = shard
+        if len(shards) > self.open_shards:
+            shards.popitem(last=False)
+        return shard
+
+    def summary(self) -> dict[str, Any]:
+        """Counts and sizes, plain values for people and JSON."""
+        rows = catalog_rows(self._table)
+        return {
+            "path": str(self.root),
+            "digest": self.digest,
+            "recipe_digest": self.attributes["recipe_digest"],
+            "complete": self.attributes["complete"],
+            "scans": len(rows),
+            "excluded": dict(sorted(Counter(self.excluded()["reason"].to_pylist()).items())),
+            "with_labels": sum(row.label_dtype is not None for row in rows),
+            "sources": dict(sorted(Counter(row.source for row in rows).items())),
+            "presets": dict(sorted(Counter(row.preset for row in rows).items())),
+            "licences": dict(sorted(Counter(row.licence or "unknown" for row in rows).items())),
+            "flags": dict(sorted(Counter(flag for row in rows for flag in row.flags).items())),
+            "voxels": sum(row.voxels for row in rows),
+            "bytes": sum(row.bytes for row in rows),
+        }
+
+
+def open_shard(root: Path, row: CatalogRow, place: str) -> ShardReader:
+    """A scan's shard as the catalogue describes it.
+
+    Raises:
+        StoreError: The scan has no such array, or its file is missing, truncated or damaged.
+    """
+    shape, dtype, fill = row.shape_xyz, "int16", IMAGE_FILL_HU
+    if place == LABEL_SHARD:
+        if row.label_dtype is None:
+            msg = f"Scan '{row.id}' has no labels; its source gives none."
+            raise StoreError(msg)
+        dtype, fill = row.label_dtype, LABEL_FILL
+    if place == FIELD_SHARD:
+        if row.field_shape_xyz is None:
+            msg = f"Scan '{row.id}' has no field; its preset '{row.preset}' does not squeeze."
+            raise StoreError(msg)
+        shape = row.field_shape_xyz
+    return ShardReader(
+        scan_folder(root, row.id) / place,
+        shape_XYZ=Size(*shape),
+        dtype=np.dtype(dtype).newbyteorder("<"),
+        fill=fill,
+        name=row.id,
+    )
+
+
+def open_store(url: str | Path, *, check_crc: bool = True) -> Store:
+    """Open a store for reading.
+
+    Args:
+        url: Folder of the store, also as `file://`.
+        check_crc: Compare every chunk that is read with its checksum.
+
+    Raises:
+        StoreError: Not a local store of this version.
+    """
+    root = local_path(url)
+    store = Store(root, check_crc=check_crc)
+    if store.attributes["schema_version"] != SCHEMA_VERSION:
+        msg = (
+            f"{root} has schema {store.attributes['schema_version']}; this version reads "
+            f"{SCHEMA_VERSION}. Build it again."
+        )
+        raise StoreError(msg)
+    return store
+
+
+def local_path(url: str | Path) -> Path:
+    """The folder that a URL means.
+
+    Raises:
+        StoreError: A URL that is not local.
+    """
+    text = str(url).removeprefix("file://")
+    if "://" in text:
+        msg = f"{text} is not a local folder; expected a path. Copy or mount the store first."
+        raise StoreError(msg)
+    return Path(text)
+
+
+def read_attributes(root: Path) -> dict[str, Any]:
+    """The `voco` attributes of a store's root.
+
+    Raises:
+        StoreError: The folder is no store of ours.
+    """
+    try:
+        document = json.loads((root / DOCUMENT).read_bytes())
+    except FileNotFoundError as error:
+        msg = f"{root} is no store: it has no {DOCUMENT}. Give the folder that a build wrote."
+        raise StoreError(msg) from error
+    except (OSError, ValueError) as error:
+        msg = f"{root / DOCUMENT} cannot be read ({error}). Build again with --resume."
+        raise StoreError(msg) from error
+    own = document.get("attributes", {}).get("voco") if isinstance(document, dict) else None
+    if not isinstance(own, dict) or own.get("kind") != STORE_KIND:
+        msg = f"{root} is a Zarr group, but not a store of this toolkit."
+        raise StoreError(msg)
+    return own
