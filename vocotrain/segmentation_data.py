@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from vocodata.errors import VocoDataError
 from vocodata.geometry import Size
+from vocotrain.errors import ScanReadError
 from vocotrain.labelled_scans import to_classes
 
 if TYPE_CHECKING:
@@ -145,7 +147,11 @@ def plan_crops(
 
 
 def read_crops(store: Store, plans: Sequence[CropPlan], settings: CropSettings) -> CropBatch:
-    """Read planned crops and apply what was drawn for them."""
+    """Read planned crops and apply what was drawn for them.
+
+    Raises:
+        ScanReadError: A crop cannot be read; the scan is named.
+    """
     images, classes = zip(*(_read_crop(store, plan, settings) for plan in plans), strict=True)
     return CropBatch(
         torch.from_numpy(np.stack(images)[:, None]),
@@ -254,8 +260,16 @@ def _start(centre: int, roi: int, side: int) -> int:
 def _read_crop(
     store: Store, plan: CropPlan, settings: CropSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    hu_XYZ = store.read(plan.scan.id, plan.start_XYZ, settings.roi_vox)
-    label_XYZ = store.read_label(plan.scan.id, plan.start_XYZ, settings.roi_vox)
+    try:
+        hu_XYZ = store.read(plan.scan.id, plan.start_XYZ, settings.roi_vox)
+        label_XYZ = store.read_label(plan.scan.id, plan.start_XYZ, settings.roi_vox)
+    except (VocoDataError, OSError) as error:
+        msg = (
+            f"Crop of scan '{plan.scan.id}' cannot be read from the store (box of "
+            f"{list(settings.roi_vox)} voxels at {list(plan.start_XYZ)}): {error} Run "
+            "`voco data verify` on the store, or leave the scan out of data.train."
+        )
+        raise ScanReadError(msg) from error
     image_XYZ = windowed(hu_XYZ, settings.window_hu) + np.float32(plan.shift)
     class_XYZ = to_classes(label_XYZ, plan.scan.class_of)
     axes = [axis for axis in range(3) if plan.flips[axis]]
