@@ -1,0 +1,1 @@
+"""Networks: the VoCo encoder, its projection head, and Swin UNETR."""
