@@ -39,8 +39,8 @@ def foreground_box(volume: Volume, above_hu: float) -> Box:
     low, high = _extent(volume.data_XYZ.transpose(2, 1, 0), float(above_hu))
     if high[0] < 0:
         msg = (
-            f"No voxel is above {above_hu:g} HU (the largest is {volume.data_XYZ.max():g}); expected "
-            "a patient. Choose a preset whose window suits the scan, or leave the scan out."
+            f"No voxel is above {above_hu:g} HU (the largest is {volume.data_XYZ.max():g}); "
+            "expected a patient. Choose a preset whose window suits it, or leave the scan out."
         )
         raise ImplausibleScanError(msg, code="empty_foreground")
     start = Size(*reversed(low.tolist()))

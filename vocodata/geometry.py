@@ -132,7 +132,7 @@ def checked_affine(affine: NDArray[Any]) -> Affine:
         GeometryError: NaN or infinity (`bad_affine`), an axis without extent (`zero_spacing`), or
             axes that lie in one plane (`bad_affine`).
     """
-    matrix = np.array(affine, dtype=np.float64)
+    matrix = np.array(affine, dtype=np.float64) + 0.0  # turns -0.0 into 0.0, for digests
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
         msg = (
             f"Expected an affine of 4x4 finite numbers, got {matrix.tolist()}. "

@@ -1,0 +1,115 @@
+"""Files to volumes: the only place that knows formats.
+
+The libraries of a format are imported when the first file of that format is read.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from vocodata.errors import UnreadableScanError
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from vocodata.geometry import Header, Volume
+
+SUFFIXES: Final = {
+    ".nii": "nifti",
+    ".nii.gz": "nifti",
+    ".mha": "itk",
+    ".mhd": "itk",
+    ".nrrd": "itk",
+    ".nhdr": "itk",
+}
+"""File name endings and the module that reads them; a folder is a DICOM series."""
+
+
+def read_volume(path: str | PathLike[str]) -> Volume:
+    """One CT scan as HU.
+
+    Args:
+        path: NIfTI (.nii, .nii.gz), MHA, MHD or NRRD file, or a folder with one DICOM CT series.
+
+    Returns:
+        Axes as the file has them (see `orient_ras`); int16 where HU are whole and fit, else
+        float32.
+
+    Raises:
+        UnreadableScanError: The bytes cannot be read as one volume; `code` says why.
+        GeometryError: The voxels have no usable place in the patient.
+        ImplausibleScanError: Not CT, a localizer, or voxels that are NaN.
+    """
+    volume: Volume = _reader(Path(path)).read_volume(Path(path))
+    return volume
+
+
+def read_labels(path: str | PathLike[str]) -> Volume:
+    """Labels of one scan, uint8 where they fit, else uint16.
+
+    Args:
+        path: NIfTI, MHA, MHD or NRRD file.
+
+    Raises:
+        UnreadableScanError: As `read_volume`, or values that are not labels
+            (`labels_not_integers`), or a DICOM folder (`labels_unreadable`).
+        GeometryError: As `read_volume`.
+    """
+    if Path(path).is_dir() and not is_file_name(Path(path)):
+        msg = f"{Path(path).name} is a folder; expected labels as a NIfTI, MHA, MHD or NRRD file."
+        raise UnreadableScanError(msg, code="labels_unreadable")
+    labels: Volume = _reader(Path(path)).read_labels(Path(path))
+    return labels
+
+
+def read_header(path: str | PathLike[str]) -> Header:
+    """Size and place of one scan, no voxels read; for planning.
+
+    Args:
+        path: As for `read_volume`.
+
+    Raises:
+        UnreadableScanError: As `read_volume`.
+        GeometryError: As `read_volume`.
+        ImplausibleScanError: As `read_volume`.
+    """
+    header: Header = _reader(Path(path)).read_header(Path(path))
+    return header
+
+
+def suffix_of(path: Path) -> str | None:
+    """The ending of a file name that a reader knows, or None."""
+    name = path.name.lower()
+    return max((s for s in SUFFIXES if name.endswith(s)), key=len, default=None)
+
+
+def is_file_name(path: Path) -> bool:
+    """Whether a name is that of a scan file, whatever lies there."""
+    return suffix_of(path) is not None
+
+
+def _reader(path: Path) -> Any:  # noqa: ANN401 (a module of this package)
+    if not path.exists():
+        msg = f"{path} is not there; expected a scan. Correct the path."
+        raise UnreadableScanError(msg, code="file_missing")
+    suffix = suffix_of(path)
+    if path.is_dir():
+        if suffix is not None:
+            msg = (
+                f"{path.name} is a folder with the name of a file; expected a file. "
+                "It may be a half-unpacked archive."
+            )
+            raise UnreadableScanError(msg, code="folder_with_file_name")
+        return import_module("vocodata.readers.dicom")
+    if path.stat().st_size == 0:
+        msg = f"{path.name} has no bytes. Fetch the file again."
+        raise UnreadableScanError(msg, code="empty_file")
+    if suffix is None:
+        msg = (
+            f"{path.name} is of no format that is read; expected {', '.join(SUFFIXES)}, "
+            "or a folder with a DICOM series."
+        )
+        raise UnreadableScanError(msg, code="unknown_format")
+    return import_module(f"vocodata.readers.{SUFFIXES[suffix]}")

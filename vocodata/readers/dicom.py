@@ -1,0 +1,286 @@
+"""A folder with one DICOM CT series.
+
+Slices are put in order by their position along the slice normal. Positions are the truth:
+SliceThickness and SpacingBetweenSlices are not looked at, file names and instance numbers neither.
+What does not add up to one regular grid is refused with its own reason; nothing is guessed, filled
+in or averaged. Files that are no DICOM image (a DICOMDIR, contours, reports, text) are passed over.
+
+Shape letters: X Y Z voxels; x along a row, y down a column, z along the slice normal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from vocodata.errors import GeometryError, ImplausibleScanError, UnreadableScanError
+from vocodata.geometry import Header, Size, Volume, checked_affine
+from vocodata.readers.hounsfield import as_hu
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vocodata.geometry import Affine
+
+_MAGIC_AT, _MAGIC = 128, b"DICM"
+_TAGS = [
+    "SOPClassUID", "SeriesInstanceUID", "Modality", "ImageType", "Rows", "Columns",
+    "NumberOfFrames", "SamplesPerPixel", "PixelSpacing", "ImageOrientationPatient",
+    "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "BitsAllocated",
+    "PixelRepresentation",
+]  # fmt: skip
+_LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
+_TILT_LIMIT_DEGREES = 0.3
+_ORIENTATION_TOLERANCE = 1e-4
+# A slice may be this share of a gap away from its place on an even grid (positions are rounded).
+_UNEVEN_LIMIT = 0.02
+_SAME_PLACE_MM = 1e-3
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """Header of one slice; positions in LPS mm as DICOM has them."""
+
+    path: Path
+    series: str
+    modality: str
+    is_localizer: bool
+    rows: int
+    columns: int
+    spacing_mm: tuple[float, float]
+    orientation: tuple[float, ...]
+    position_mm: NDArray[np.float64]
+    slope: float
+    intercept: float
+
+
+def read_volume(folder: Path) -> Volume:
+    """HU of the one CT series in a folder, slices ordered by position.
+
+    Raises:
+        UnreadableScanError: No DICOM image, damaged files, more than one series.
+        ImplausibleScanError: Not CT, or a localizer.
+        GeometryError: Slices that do not form one regular grid.
+    """
+    slices = _ordered(_headers(folder), folder)
+    affine = _affine(slices)
+    first = slices[0]
+    hu_ZYX: NDArray[Any] = np.empty((len(slices), first.rows, first.columns), np.int16)
+    for z, part in enumerate(slices):
+        slice_XY1 = as_hu(_pixels(part).T[:, :, None], slope=part.slope, intercept=part.intercept)
+        if slice_XY1.dtype != hu_ZYX.dtype and hu_ZYX.dtype == np.int16:
+            hu_ZYX = hu_ZYX.astype(np.float32)
+        hu_ZYX[z] = slice_XY1[:, :, 0].T
+    return Volume(hu_ZYX.transpose(2, 1, 0), affine)
+
+
+def read_header(folder: Path) -> Header:
+    """Size and place of the one CT series in a folder; no pixels are decoded."""
+    slices = _ordered(_headers(folder), folder)
+    size = Size(slices[0].columns, slices[0].rows, len(slices))
+    return Header(size, checked_affine(_affine(slices)), np.dtype(np.int16))
+
+
+def dicom_files(folder: Path) -> list[Path]:
+    """Files of a folder that start as DICOM does, by name; subfolders are not entered."""
+    return [path for path in sorted(folder.iterdir()) if path.is_file() and _is_dicom(path)]
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(_MAGIC_AT)
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def _headers(folder: Path) -> list[_Slice]:
+    """One entry an image; other DICOM objects are passed over."""
+    slices = []
+    for path in dicom_files(folder):
+        dataset = _dataset(path, specific_tags=_TAGS, stop_before_pixels=True)
+        if "Rows" in dataset:
+            slices.append(_slice(path, dataset))
+    if not slices:
+        msg = f"Folder {folder.name} holds no DICOM image; expected the slices of one CT series."
+        raise UnreadableScanError(msg, code="no_dicom")
+    return slices
+
+
+def _dataset(path: Path, **options: Any) -> Any:  # noqa: ANN401 (handed on to pydicom)
+    try:
+        return pydicom.dcmread(path, **options)
+    except (InvalidDicomError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        msg = f"{path.name} is a damaged DICOM file ({error}). Fetch it again."
+        raise UnreadableScanError(msg, code="corrupt_dicom") from error
+
+
+def _slice(path: Path, dataset: Any) -> _Slice:  # noqa: ANN401 (pydicom's fields are dynamic)
+    modality = str(dataset.get("Modality", "missing"))
+    is_localizer = "LOCALIZER" in [str(word).upper() for word in dataset.get("ImageType") or []]
+    _refuse_not_ct(path, modality, is_localizer=is_localizer)
+    frames, samples = dataset.get("NumberOfFrames") or 1, dataset.get("SamplesPerPixel") or 1
+    if int(frames) != 1 or int(samples) != 1:
+        msg = (
+            f"{path.name} has {frames} frames of {samples} samples a pixel; expected one slice of "
+            "one. Convert the scan to NIfTI with a tool that knows its kind."
+        )
+        raise UnreadableScanError(msg, code="unsupported_dicom")
+    try:
+        return _Slice(
+            path=path,
+            series=str(dataset.SeriesInstanceUID),
+            modality=modality,
+            is_localizer=is_localizer,
+            rows=int(dataset.Rows),
+            columns=int(dataset.Columns),
+            spacing_mm=_numbers(dataset, "PixelSpacing", 2),
+            orientation=_numbers(dataset, "ImageOrientationPatient", 6),
+            position_mm=np.array(_numbers(dataset, "ImagePositionPatient", 3)),
+            slope=float(dataset.RescaleSlope),
+            intercept=float(dataset.RescaleIntercept),
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        msg = f"{path.name}: {error}; a CT slice needs it. Repair the series, or leave it out."
+        raise UnreadableScanError(msg, code="corrupt_dicom") from error
+
+
+def _refuse_not_ct(path: Path, modality: str, *, is_localizer: bool) -> None:
+    if modality != "CT":
+        msg = f"{path.name} has modality {modality}; expected CT. Leave the series out."
+        raise ImplausibleScanError(msg, code="not_ct")
+    if is_localizer:
+        msg = f"{path.name} is a localizer (scout) image; expected axial slices. Leave it out."
+        raise ImplausibleScanError(msg, code="localizer")
+
+
+def _numbers(dataset: Any, keyword: str, count: int) -> tuple[Any, ...]:  # noqa: ANN401 (pydicom)
+    values = tuple(float(value) for value in dataset[keyword].value or ())
+    if len(values) != count or not np.isfinite(values).all():
+        msg = f"{keyword} is {values}, expected {count} finite numbers"
+        raise ValueError(msg)
+    return values
+
+
+def _ordered(slices: list[_Slice], folder: Path) -> list[_Slice]:
+    """Slices in order along their normal, if they form one regular grid."""
+    series = {part.series for part in slices}
+    if len(series) > 1:
+        msg = (
+            f"Folder {folder.name} holds {len(series)} series; expected one. "
+            "Give each series its own folder."
+        )
+        raise UnreadableScanError(msg, code="mixed_series")
+    _refuse_mixed_geometry(slices, folder)
+    if len(slices) == 1:
+        msg = f"Folder {folder.name} holds one slice, so no spacing along z; expected a volume."
+        raise GeometryError(msg, code="single_slice")
+    normal = _normal(slices[0])
+    ordered = sorted(slices, key=lambda part: float(part.position_mm @ normal))
+    _refuse_irregular([float(part.position_mm @ normal) for part in ordered], folder)
+    _refuse_tilt(ordered, normal, folder)
+    return ordered
+
+
+def _refuse_mixed_geometry(slices: list[_Slice], folder: Path) -> None:
+    wanted: dict[str, Callable[[_Slice], tuple[float, ...]]] = {
+        "size": lambda part: (part.columns, part.rows),
+        "spacing": lambda part: part.spacing_mm,
+        "orientation": lambda part: part.orientation,
+    }
+    for what, of in wanted.items():
+        first = of(slices[0])
+        for part in slices:
+            if not np.allclose(of(part), first, rtol=0, atol=_ORIENTATION_TOLERANCE):
+                msg = (
+                    f"Slices in {folder.name} differ in {what}: {first} in {slices[0].path.name}, "
+                    f"{of(part)} in {part.path.name}; expected one for all."
+                )
+                raise GeometryError(msg, code="mixed_geometry")
+
+
+def _refuse_irregular(along_mm: list[float], folder: Path) -> None:
+    gaps = np.diff(along_mm)
+    usual = float(np.median(gaps))
+    at = f"between {along_mm[int(gaps.argmin())]:g} and {along_mm[int(gaps.argmin()) + 1]:g} mm"
+    if gaps.min() < _SAME_PLACE_MM:
+        msg = (
+            f"Two slices in {folder.name} lie at {along_mm[int(gaps.argmin())]:g} mm; expected one "
+            "each. Are there several phases or reconstructions? Give each its own folder."
+        )
+        raise GeometryError(msg, code="duplicate_slices")
+    steps = np.rint(gaps / usual)
+    if (steps > 1).any() and np.abs(gaps / usual - steps).max() < 0.1:
+        widest = int(gaps.argmax())
+        msg = (
+            f"{folder.name} lacks {int((steps - 1).sum())} slices, the first between "
+            f"{along_mm[widest]:g} and {along_mm[widest + 1]:g} mm; expected one each {usual:g} mm."
+        )
+        raise GeometryError(msg, code="missing_slices")
+    even = np.linspace(along_mm[0], along_mm[-1], len(along_mm))
+    if np.abs(even - along_mm).max() > _UNEVEN_LIMIT * usual * max(1.0, len(along_mm) ** 0.5 / 4):
+        msg = (
+            f"Distances between slices in {folder.name} run from {gaps.min():g} ({at}) to "
+            f"{gaps.max():g} mm; expected them equal. Resample the series, or leave it out."
+        )
+        raise GeometryError(msg, code="uneven_slices")
+
+
+def _refuse_tilt(ordered: list[_Slice], normal: NDArray[np.float64], folder: Path) -> None:
+    stack = ordered[-1].position_mm - ordered[0].position_mm
+    along = float(stack @ normal)
+    across = float(np.linalg.norm(stack - along * normal))
+    tilt_degrees = float(np.degrees(np.arctan2(across, along)))
+    if tilt_degrees > _TILT_LIMIT_DEGREES:
+        msg = (
+            f"Slices in {folder.name} are stacked at {tilt_degrees:.2f} degrees to their normal "
+            "(tilted gantry); expected 0. Straighten the series first, or leave it out."
+        )
+        raise GeometryError(msg, code="gantry_tilt")
+
+
+def _normal(part: _Slice) -> NDArray[np.float64]:
+    """Unit normal of the slice plane, LPS."""
+    row, column = np.array(part.orientation[:3]), np.array(part.orientation[3:])
+    normal = np.cross(row, column)
+    lengths = (np.linalg.norm(row), np.linalg.norm(column), np.linalg.norm(normal))
+    if not np.allclose(lengths, 1, atol=1e-2):
+        msg = (
+            f"{part.path.name}: ImageOrientationPatient is {part.orientation}; expected two unit "
+            "vectors at right angles. Repair the series, or leave it out."
+        )
+        raise GeometryError(msg, code="bad_affine")
+    return np.asarray(normal / lengths[2])
+
+
+def _affine(ordered: list[_Slice]) -> Affine:
+    first, last = ordered[0], ordered[-1]
+    affine = np.eye(4)
+    affine[:3, 0] = np.array(first.orientation[:3]) * first.spacing_mm[1]
+    affine[:3, 1] = np.array(first.orientation[3:]) * first.spacing_mm[0]
+    affine[:3, 2] = (last.position_mm - first.position_mm) / (len(ordered) - 1)
+    affine[:3, 3] = first.position_mm
+    affine[:3] *= _LPS_TO_RAS[:, None]
+    return affine
+
+
+def _pixels(part: _Slice) -> NDArray[Any]:
+    """Stored pixels of one slice (rows, columns), decompressed."""
+    dataset = _dataset(part.path)
+    try:
+        pixels = np.asarray(dataset.pixel_array)
+    except (RuntimeError, NotImplementedError) as error:
+        msg = f"{part.path.name}: its compression cannot be decoded ({error})."
+        raise UnreadableScanError(msg, code="unsupported_dicom") from error
+    except (AttributeError, ValueError, KeyError, OSError) as error:
+        msg = f"{part.path.name}: its pixels are damaged ({error}). Fetch the file again."
+        raise UnreadableScanError(msg, code="corrupt_dicom") from error
+    if pixels.shape != (part.rows, part.columns):
+        msg = f"{part.path.name} holds {pixels.shape} pixels, expected {(part.rows, part.columns)}."
+        raise UnreadableScanError(msg, code="corrupt_dicom")
+    return pixels
