@@ -1,12 +1,48 @@
-"""One scan in, one processed result out: read, orient, resample, crop, measure."""
+"""One scan in, one processed result out: read, orient, resample, crop, measure.
+
+No store, no ledger, no scheduler: a pure function of the files and the preset. Whatever is wrong
+with a scan leaves as a `VocoDataError` whose `code` is its reason for `excluded.parquet`.
+
+Shape letters: X Y Z voxels in RAS.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vocodata.errors import GeometryError, ImplausibleScanError, UnreadableScanError, VocoDataError
+from vocodata.fingerprint import fingerprint, voxel_digest
+from vocodata.foreground import crop, foreground_box
+from vocodata.geometry import Box, Size, Spacing, Volume, orient_ras, shear_degrees
+from vocodata.readers import read_header, read_labels, read_volume
+from vocodata.resample import grid_after, resample, resize
+from vocodata.resample_kernels import compiled
 
 if TYPE_CHECKING:
-    from vocodata.geometry import Size, Spacing, Volume
+    from numpy.typing import NDArray
+
+    from vocodata.discover import Scan
+    from vocodata.geometry import Header
+    from vocodata.presets import Preset
+
+SPACING_LIMITS_MM = (0.05, 20.0)
+"""A CT voxel's sides: below are micro-CT, above are broken headers."""
+MIN_SIDE_VOX = 8
+"""Fewer voxels than this along an axis of the stored grid are no volume to learn from."""
+MAX_VOXELS = 2**31
+"""Of the file and of the stored grid: 2048 x 2048 x 512."""
+MAX_SHEAR_DEGREES = 0.5
+MIN_HU_RANGE = 100.0
+"""Air, fat and soft tissue span more; a scan scaled to 0..1 spans less."""
+MAX_CLIPPED_SHARE = 0.001
+"""Share of voxels that int16 may clip (metal); more means that the values are not HU."""
+BODY_ABOVE_HU = -500
+_INT16 = np.iinfo(np.int16)
+# Labels may be this share of a voxel away from the scan's grid; headers are rounded.
+_GRID_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -47,7 +83,8 @@ class ProcessedScan:
         source_shape_XYZ: Voxels of the file along its RAS-ordered axes.
         source_spacing_mm: Spacing of the file along its RAS-ordered axes, mm.
         source_digest: Hex SHA-256 of the file's voxels in RAS order, whatever file held them.
-        flags: Short words on what a reader should know, such as `clipped_hu`.
+        flags: Short words on what a reader should know: `rounded_hu` (the file's HU were not
+            whole), `clipped_hu` (some did not fit int16), `no_air` (no voxel below -500 HU).
     """
 
     hu: Volume
@@ -59,3 +96,204 @@ class ProcessedScan:
     source_spacing_mm: Spacing
     source_digest: str
     flags: tuple[str, ...] = ()
+
+
+def process_scan(scan: Scan, preset: Preset) -> ProcessedScan:
+    """Read one scan and bring it onto its preset's grid.
+
+    Args:
+        scan: Where the files are.
+        preset: The grid and the foreground threshold.
+
+    Returns:
+        HU, labels and field in RAS, with what the catalogue records of them.
+
+    Raises:
+        VocoDataError: Anything that keeps the scan out, its `code` the reason, its sentence
+            starting with the scan's id.
+    """
+    try:
+        return _process(scan, preset)
+    except VocoDataError as error:
+        raise error.named(scan.id) from error
+    except FileNotFoundError as error:
+        msg = f"{scan.id}: {error.filename} is not there any more."
+        raise UnreadableScanError(msg, code="file_missing") from error
+    except OSError as error:
+        msg = f"{scan.id}: {scan.image} cannot be read ({error.strerror or error})."
+        raise UnreadableScanError(msg, code="unreadable") from error
+
+
+def _process(scan: Scan, preset: Preset) -> ProcessedScan:
+    _refuse_implausible_grid(read_header(scan.image), preset)
+    source = orient_ras(read_volume(scan.image))
+    _refuse_implausible_values(source)
+    digest, source_shape, source_spacing = voxel_digest(source), source.shape_XYZ, source.spacing_mm
+    source_affine, is_whole = source.affine, source.data_XYZ.dtype == np.int16
+    hu, clipped = _as_int16(resample(source, preset.spacing_mm))
+    del source
+    box = _foreground(hu, preset)
+    hu = crop(hu, box)
+    stats = scan_stats(hu)
+    labels = None
+    if scan.labels is not None:
+        on_grid = _labels_on(scan, source_shape, source_affine)
+        labels = crop(resample(on_grid, preset.spacing_mm, interpolation="nearest"), box)
+    checks = {
+        "rounded_hu": not is_whole,
+        "clipped_hu": clipped > 0,
+        "no_air": stats.hu_min >= BODY_ABOVE_HU,
+    }
+    return ProcessedScan(
+        hu=hu,
+        labels=labels,
+        field=None if preset.squeeze_vox is None else resize(hu, preset.squeeze_vox),
+        stats=stats,
+        fingerprint=fingerprint(hu),
+        source_shape_XYZ=source_shape,
+        source_spacing_mm=source_spacing,
+        source_digest=digest,
+        flags=tuple(flag for flag, is_so in checks.items() if is_so),
+    )
+
+
+def scan_stats(hu: Volume) -> ScanStats:
+    """Statistics of int16 HU, exact, from one histogram."""
+    counts = _histogram(hu.data_XYZ.transpose(2, 1, 0))
+    present = np.flatnonzero(counts)
+    counts, values = counts[present], (present + _INT16.min).astype(np.float64)
+    voxels = int(counts.sum())
+    mean = float((values * counts).sum() / voxels)
+    running = counts.cumsum()
+    p1, p50, p99 = (
+        float(values[np.searchsorted(running, share * voxels)]) for share in (0.01, 0.5, 0.99)
+    )
+    return ScanStats(
+        hu_min=int(values[0]),
+        hu_max=int(values[-1]),
+        hu_mean=mean,
+        hu_std=float(np.sqrt((np.square(values - mean) * counts).sum() / voxels)),
+        hu_p1=p1,
+        hu_p50=p50,
+        hu_p99=p99,
+        body_fraction=float(counts[values > BODY_ABOVE_HU].sum() / voxels),
+    )
+
+
+def _refuse_implausible_grid(header: Header, preset: Preset) -> None:
+    low, high = SPACING_LIMITS_MM
+    for axis, length in zip("xyz", header.spacing_mm, strict=True):
+        if not low <= length <= high:
+            msg = (
+                f"Spacing is {length:g} mm along {axis}; expected {low:g} to {high:g} mm. "
+                "Repair the header, or leave the scan out."
+            )
+            raise GeometryError(msg, code="implausible_spacing")
+    shear = shear_degrees(header.affine)
+    if shear > MAX_SHEAR_DEGREES:
+        msg = (
+            f"The voxel axes are {shear:.1f} degrees off a right angle; expected at most "
+            f"{MAX_SHEAR_DEGREES:g}. Straighten the scan first (tilted gantry?), or leave it out."
+        )
+        raise GeometryError(msg, code="sheared_grid")
+    grid = grid_after(header.shape_XYZ, header.affine, preset.spacing_mm)
+    for what, size in (("file", header.shape_XYZ), (f"grid of preset '{preset.name}'", grid)):
+        if int(np.prod(size, dtype=np.int64)) > MAX_VOXELS:
+            msg = f"The {what} has {tuple(size)} voxels; expected at most 2^31. Cut the scan first."
+            raise ImplausibleScanError(msg, code="implausible_size")
+    if min(grid) < MIN_SIDE_VOX:
+        msg = (
+            f"At the spacing of preset '{preset.name}' the scan has {tuple(grid)} voxels; expected "
+            f"at least {MIN_SIDE_VOX} along each axis. Choose another preset, or leave it out."
+        )
+        raise ImplausibleScanError(msg, code="implausible_size")
+
+
+def _refuse_implausible_values(source: Volume) -> None:
+    low, high = float(source.data_XYZ.min()), float(source.data_XYZ.max())
+    if low == high:
+        msg = f"All voxels are {low:g}; expected a CT. Fetch the scan again, or leave it out."
+        raise ImplausibleScanError(msg, code="constant_volume")
+    if high - low < MIN_HU_RANGE:
+        msg = (
+            f"Values run from {low:g} to {high:g}; expected HU, which span more than "
+            f"{MIN_HU_RANGE:g}. Was the scan normalised? Use the original."
+        )
+        raise ImplausibleScanError(msg, code="implausible_hu")
+    if source.data_XYZ.dtype == np.int16:
+        return
+    outside = np.count_nonzero((source.data_XYZ < _INT16.min) | (source.data_XYZ > _INT16.max))
+    if outside > MAX_CLIPPED_SHARE * source.data_XYZ.size:
+        msg = (
+            f"{outside} of {source.data_XYZ.size} voxels lie outside -32768..32767 "
+            f"(values run from {low:g} to {high:g}); expected HU. Repair the scan's scaling, or leave it out."
+        )
+        raise ImplausibleScanError(msg, code="implausible_hu")
+
+
+def _as_int16(volume: Volume) -> tuple[Volume, int]:
+    """Rounded half up and clipped to int16, and how many voxels were clipped."""
+    data = volume.data_XYZ
+    if data.dtype == np.int16:
+        return volume, 0
+    clipped = int(np.count_nonzero((data < _INT16.min) | (data > _INT16.max)))
+    whole = np.floor(data + np.float32(0.5))
+    np.clip(whole, _INT16.min, _INT16.max, out=whole)
+    return Volume(whole.astype(np.int16), volume.affine), clipped
+
+
+def _foreground(hu: Volume, preset: Preset) -> Box:
+    if preset.foreground_above_hu is None:
+        return Box(Size(0, 0, 0), hu.shape_XYZ)
+    box = foreground_box(hu, preset.foreground_above_hu)
+    if min(box.size) < MIN_SIDE_VOX:
+        msg = (
+            f"The box above {preset.foreground_above_hu:g} HU has {tuple(box.size)} voxels; "
+            f"expected at least {MIN_SIDE_VOX} along each axis. Is there a patient in the scan?"
+        )
+        raise ImplausibleScanError(msg, code="empty_foreground")
+    return box
+
+
+def _labels_on(scan: Scan, shape_XYZ: Size, affine: NDArray[np.float64]) -> Volume:
+    """The scan's labels in RAS, if they lie on its grid; they take the scan's affine."""
+    assert scan.labels is not None
+    try:
+        labels = orient_ras(read_labels(scan.labels))
+    except (UnreadableScanError, GeometryError) as error:
+        codes = {"file_missing": "labels_missing", "labels_not_integers": "labels_not_integers"}
+        msg = f"Labels cannot be read: {error.detail}"
+        raise UnreadableScanError(msg, code=codes.get(error.code, "labels_unreadable")) from error
+    if labels.shape_XYZ != shape_XYZ:
+        msg = (
+            f"Labels have {tuple(labels.shape_XYZ)} voxels, the scan {tuple(shape_XYZ)} (in RAS); "
+            "expected the same grid. Resample the labels onto the scan, or leave them out."
+        )
+        raise GeometryError(msg, code="label_grid_mismatch")
+    apart_mm = _corners_apart_mm(labels.affine, affine, shape_XYZ)
+    limit_mm = _GRID_TOLERANCE * min(labels.spacing_mm)
+    if apart_mm > limit_mm:
+        msg = (
+            f"Labels lie up to {apart_mm:.2f} mm from the scan's grid; expected at most "
+            f"{limit_mm:.2f} mm. Repair the header of the labels, or leave them out."
+        )
+        raise GeometryError(msg, code="label_grid_mismatch")
+    return Volume(labels.data_XYZ, affine)
+
+
+def _corners_apart_mm(one: NDArray[Any], other: NDArray[Any], shape_XYZ: Size) -> float:
+    """Largest distance between the corners of two grids of one size, mm."""
+    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape_XYZ], [1], indexing="ij")).reshape(
+        4, 8
+    )
+    return float(np.linalg.norm(((one - other) @ corners)[:3], axis=0).max())
+
+
+@compiled
+def _histogram(data_ZYX: NDArray[np.int16]) -> NDArray[np.int64]:
+    counts = np.zeros(65536, np.int64)
+    for z in range(data_ZYX.shape[0]):
+        for y in range(data_ZYX.shape[1]):
+            for x in range(data_ZYX.shape[2]):
+                counts[np.int64(data_ZYX[z, y, x]) + 32768] += 1
+    return counts
