@@ -4,6 +4,7 @@ KernelError
 ├── ShapeError                also ValueError: sizes that do not belong together
 ├── DtypeError                also TypeError: a number type the kernel does not take
 ├── CropOutsideFieldError     also ValueError: a crop that leaves its field
+├── UnknownVariantError      also ValueError: no such variant of the loss
 ├── UnknownBackendError       also ValueError: no such backend
 └── BackendUnavailableError   also RuntimeError: a backend that cannot run here
 """
@@ -23,6 +24,10 @@ class DtypeError(KernelError, TypeError):
 
 class CropOutsideFieldError(KernelError, ValueError):
     """A crop leaves its field."""
+
+
+class UnknownVariantError(KernelError, ValueError):
+    """The name of a variant of the loss is not known."""
 
 
 class UnknownBackendError(KernelError, ValueError):
