@@ -226,7 +226,8 @@ def _refuse_implausible_values(source: Volume) -> None:
     if outside > MAX_CLIPPED_SHARE * source.data_XYZ.size:
         msg = (
             f"{outside} of {source.data_XYZ.size} voxels lie outside -32768..32767 "
-            f"(values run from {low:g} to {high:g}); expected HU. Repair the scan's scaling, or leave it out."
+            f"(values run from {low:g} to {high:g}); expected HU. "
+            "Repair the scan's scaling, or leave it out."
         )
         raise ImplausibleScanError(msg, code="implausible_hu")
 

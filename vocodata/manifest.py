@@ -1,0 +1,223 @@
+"""The manifest: which sources there are, where, and how their scans are named.
+
+YAML, loaded safely (a tag that would run code is refused), checked strictly: an unknown key, a
+text where a number belongs, a preset that does not exist. All faults are told at once, each with
+its key. Paths are relative to the manifest's folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from vocodata.errors import ManifestError
+from vocodata.presets import load_presets, unknown_preset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic_core import ErrorDetails
+
+Layout = Literal["auto", "glob", "nnunet", "msd", "datalist", "bids", "dicom"]
+LAYOUTS: tuple[str, ...] = ("auto", "glob", "nnunet", "msd", "datalist", "bids", "dicom")
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".7z", ".rar")
+_KEY_OF_LAYOUT = {"images": "glob", "labels": "glob", "scans": "datalist"}
+
+
+def _known_preset(name: str) -> str:
+    if name not in load_presets():
+        raise ValueError(unknown_preset(name))
+    return name
+
+
+def _local_folder(root: Path) -> Path:
+    text = root.as_posix()
+    if "://" in text or text.partition(":")[0] in {"s3", "gs", "http", "https"}:
+        msg = "remote roots are not read yet. Copy the source to a folder, and name that"
+        raise ValueError(msg)
+    if text.lower().endswith(_ARCHIVES):
+        msg = "archives are not read yet. Unpack it to a folder, and name that"
+        raise ValueError(msg)
+    return root
+
+
+class Source(BaseModel):
+    """One data set of the manifest.
+
+    Attributes:
+        name: Unique; becomes a folder of the store. Letters, digits, `.`, `_`, `-`.
+        root: Folder with the scans.
+        layout: How scans are found below the root; `auto` looks, and refuses when in doubt.
+        preset: Row of presets.yaml.
+        weight: How often training draws a scan of this source, relative to others.
+        expected: Scans that should be there; another count is reported.
+        licence: For the record of what a model was trained on.
+        images: Layout `glob`: which files are scans, such as `images/**/*.nii.gz`.
+        labels: Layout `glob`: the label file of a scan, below the root, such as
+            `labels/{id}.nii.gz`; `{id}` is what the last `*` of `images` stands for, `{folder}`
+            the scan's folder below the root.
+        label_names: Label value -> structure; before what a dataset.json says.
+        scans: Layout `datalist`: JSON file with lists `training` and `validation` of
+            `{"image": ..., "label": ...}`, paths below the root.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    root: Annotated[Path, AfterValidator(_local_folder)]
+    layout: Layout = "auto"
+    preset: Annotated[str, AfterValidator(_known_preset)]
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    expected: Annotated[int, Field(ge=1)] | None = None
+    licence: str | None = None
+    images: str | None = None
+    labels: str | None = None
+    label_names: dict[Annotated[int, Field(ge=0, le=65535)], str] | None = None
+    scans: Path | None = None
+
+    @model_validator(mode="after")
+    def _keys_fit_the_layout(self) -> Self:
+        for key, layout in _KEY_OF_LAYOUT.items():
+            if getattr(self, key) is not None and self.layout != layout:
+                msg = f"{key} is read with layout '{layout}' only; layout is '{self.layout}'"
+                raise ValueError(msg)
+        if self.layout == "datalist" and self.scans is None:
+            msg = "layout 'datalist' needs the key scans, the JSON list of scans"
+            raise ValueError(msg)
+        return self
+
+
+class Manifest(BaseModel):
+    """All sources of a build.
+
+    Attributes:
+        version: Of this form, 1.
+        sources: At least one, names unique (also where upper and lower case are the same).
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    version: Literal[1]
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+
+
+def load_manifest(path: str | Path) -> Manifest:
+    """Read and check a manifest; roots and lists become absolute paths.
+
+    Raises:
+        ManifestError: Everything that is wrong, one fault a line, each with its key.
+    """
+    path = Path(path)
+    document = _document(path)
+    faults: list[str] = []
+    manifest: Manifest | None = None
+    try:
+        manifest = Manifest.model_validate_json(json.dumps(document, default=str))
+    except ValidationError as error:
+        faults.extend(_fault(details) for details in error.errors())
+    faults.extend(_repeated_names(document))
+    if faults or manifest is None:
+        lines = "\n  ".join(faults)
+        msg = f"{path}: {len(faults)} fault{'s' * (len(faults) != 1)}:\n  {lines}"
+        raise ManifestError(msg)
+    base = path.resolve().parent
+    return manifest.model_copy(
+        update={"sources": tuple(_anchored(source, base) for source in manifest.sources)}
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 (PyYAML's signature)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"key {key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _document(path: Path) -> object:
+    try:
+        text = path.read_text(encoding="utf-8")
+        document: object = yaml.load(text, Loader=_Loader)  # noqa: S506 (a safe loader)
+    except FileNotFoundError as error:
+        msg = f"Manifest {path} is not there. Correct the path, or write one."
+        raise ManifestError(msg) from error
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"Manifest {path} cannot be read as text ({error})."
+        raise ManifestError(msg) from error
+    except yaml.YAMLError as error:
+        msg = f"{path} is not plain YAML: {error}"
+        raise ManifestError(msg) from error
+    return document
+
+
+def _anchored(source: Source, base: Path) -> Source:
+    update: dict[str, Path] = {"root": base / source.root.expanduser()}
+    if source.scans is not None:
+        update["scans"] = base / source.scans.expanduser()
+    return source.model_copy(update=update)
+
+
+def _fault(details: ErrorDetails) -> str:
+    key = _key(details["loc"])
+    value = details["input"]
+    came = "" if isinstance(value, dict | list) else f", got {value!r}"
+    match details["type"]:
+        case "extra_forbidden":
+            fields = list(Source.model_fields if len(details["loc"]) > 1 else Manifest.model_fields)
+            return f"{key}: unknown key{_did_you_mean(str(details['loc'][-1]), fields)}"
+        case "missing":
+            return f"{key}: this key is needed"
+        case "literal_error" if details["loc"][-1] == "layout":
+            names = ", ".join(LAYOUTS)
+            return f"{key}: expected one of {names}{came}{_did_you_mean(str(value), LAYOUTS)}"
+        case "value_error":
+            return f"{key}: {details['ctx']['error']}"
+        case _:
+            return f"{key}: {details['msg']}{came}"
+
+
+def _did_you_mean(word: str, words: tuple[str, ...] | list[str]) -> str:
+    near = difflib.get_close_matches(word, words, n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; expected one of {', '.join(words)}"
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """`sources[0].preset` from ("sources", 0, "preset").
+
+    >>> _key(("sources", 0, "preset"))
+    'sources[0].preset'
+    """
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".") or "manifest"
+
+
+def _repeated_names(document: object) -> Iterator[str]:
+    """Found before the model is built, so that they are told along with other faults."""
+    sources = document.get("sources") if isinstance(document, dict) else None
+    first_of: dict[str, int] = {}
+    for index, source in enumerate(sources if isinstance(sources, list) else []):
+        name = source.get("name") if isinstance(source, dict) else None
+        if not isinstance(name, str):
+            continue
+        first = first_of.setdefault(name.casefold(), index)
+        if first != index:
+            yield f"sources[{index}].name: '{name}' is also the name of sources[{first}]"
