@@ -1,7 +1,8 @@
 """The store: a Zarr v3 group with one shard a scan, written and read by our own code.
 
-`shard.py` is the file format, `reader.py` the compiled way in, `metadata.py` the OME-Zarr words
-around it, `catalog.py` the table of scans, `store.py` what training opens, `verify.py` the check.
+`shard.py` is the file format, `reader.py` and `gather.py` the compiled way in, `metadata.py` the
+OME-Zarr words around it, `catalog.py` the table of scans, `writer.py` and `root.py` what a build
+writes, `store.py` what training opens, `verification.py` the check.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vocodata.store.catalog import CatalogRow
     from vocodata.store.store import ScanInfo, Store, open_store
-    from vocodata.store.verify import Problem, VerifyReport, verify
+    from vocodata.store.verification import Problem, VerifyReport, verify
     from vocodata.store.writer import write_scan
 
 __all__ = [
@@ -28,12 +29,12 @@ __all__ = [
 
 _HOMES = {
     "CatalogRow": "catalog",
-    "Problem": "verify",
+    "Problem": "verification",
     "ScanInfo": "store",
     "Store": "store",
-    "VerifyReport": "verify",
+    "VerifyReport": "verification",
     "open_store": "store",
-    "verify": "verify",
+    "verify": "verification",
     "write_scan": "writer",
 }
 

@@ -8,6 +8,7 @@ scans give the same bytes.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 
 from vocodata.errors import StoreError
 from vocodata.store.atomic import write_atomic
+from vocodata.store.metadata import FIELD_SHARD, IMAGE_SHARD, LABEL_SHARD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 CATALOG_NAME = "catalog.parquet"
 EXCLUDED_NAME = "excluded.parquet"
+
+BATCH_ROWS = 8192
+"""Rows turned into Parquet at a time, so that 160,000 scans need no gigabyte of objects."""
 
 Triple = tuple[int, int, int]
 TripleMm = tuple[float, float, float]
@@ -129,6 +134,13 @@ class CatalogRow:
         return cls(**values)
 
 
+class CatalogTotals(NamedTuple):
+    """What was written: rows, and the digest of their content."""
+
+    rows: int
+    digest: str
+
+
 class ExcludedRow(NamedTuple):
     """A scan that was found and is not in the store."""
 
@@ -136,6 +148,24 @@ class ExcludedRow(NamedTuple):
     scan: str
     reason: str
     detail: str
+
+
+class ShardRecord(NamedTuple):
+    """What the catalogue says of one shard."""
+
+    place: str
+    bytes: int
+    digest: str
+
+
+def shard_records(row: CatalogRow) -> list[ShardRecord]:
+    """The shards a scan has."""
+    claims = [
+        (IMAGE_SHARD, row.image_bytes, row.digest),
+        (FIELD_SHARD, row.field_bytes, row.field_digest),
+        (LABEL_SHARD, row.label_bytes, row.label_digest),
+    ]
+    return [ShardRecord(place, size, digest) for place, size, digest in claims if digest]
 
 
 _TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
@@ -157,12 +187,20 @@ CATALOG_SCHEMA = pa.schema([(field.name, _KINDS[str(field.type)]) for field in f
 EXCLUDED_SCHEMA = pa.schema([(name, _TEXT) for name in ExcludedRow._fields])
 
 
-def write_catalog(root: Path, rows: Iterable[CatalogRow]) -> str:
-    """Write `catalog.parquet`, ordered by id; returns the digest of its content."""
-    ordered = sorted(rows, key=lambda row: row.id)
-    records = [row.to_record() for row in ordered]
-    _write_table(root / CATALOG_NAME, pa.Table.from_pylist(records, schema=CATALOG_SCHEMA))
-    return catalog_digest(ordered)
+def write_catalog(root: Path, rows: Iterable[CatalogRow]) -> CatalogTotals:
+    """Write `catalog.parquet` from rows that come ordered by id, a batch at a time."""
+    remaining = iter(rows)
+    digest, tables, last = hashlib.sha256(), [CATALOG_SCHEMA.empty_table()], ""
+    while batch := list(itertools.islice(remaining, BATCH_ROWS)):
+        for row in batch:
+            assert last < row.id, f"catalogue rows out of order: {last!r} before {row.id!r}"
+            digest.update(_digest_line(row))
+            last = row.id
+        records = [row.to_record() for row in batch]
+        tables.append(pa.Table.from_pylist(records, schema=CATALOG_SCHEMA))
+    table = pa.concat_tables(tables)
+    _write_table(root / CATALOG_NAME, table.combine_chunks())
+    return CatalogTotals(table.num_rows, digest.hexdigest())
 
 
 def write_excluded(root: Path, rows: Iterable[ExcludedRow]) -> None:
@@ -181,9 +219,12 @@ def catalog_digest(rows: Iterable[CatalogRow]) -> str:
     """SHA-256 of what the catalogue says, whatever Parquet made of it."""
     digest = hashlib.sha256()
     for row in rows:
-        text = json.dumps(row.to_record(), sort_keys=True, allow_nan=False)
-        digest.update(text.encode() + b"\n")
+        digest.update(_digest_line(row))
     return digest.hexdigest()
+
+
+def _digest_line(row: CatalogRow) -> bytes:
+    return json.dumps(row.to_record(), sort_keys=True, allow_nan=False).encode() + b"\n"
 
 
 def read_catalog(root: Path) -> pa.Table:

@@ -8,12 +8,10 @@ its path, and a forked worker goes on with what its parent had open.
 from __future__ import annotations
 
 import difflib
-import json
 import threading
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,18 +26,19 @@ from vocodata.store.catalog import (
     read_excluded,
 )
 from vocodata.store.metadata import (
-    DOCUMENT,
     FIELD_SHARD,
     IMAGE_SHARD,
     LABEL_SHARD,
     SCHEMA_VERSION,
-    STORE_KIND,
 )
 from vocodata.store.reader import ShardReader
+from vocodata.store.root import local_path, read_attributes
 from vocodata.store.shard import IMAGE_FILL_HU, LABEL_FILL
 from vocodata.store.writer import scan_folder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pyarrow as pa
     from numpy.typing import NDArray
 
@@ -323,37 +322,3 @@ def open_store(url: str | Path, *, check_crc: bool = True) -> Store:
         )
         raise StoreError(msg)
     return store
-
-
-def local_path(url: str | Path) -> Path:
-    """The folder that a URL means.
-
-    Raises:
-        StoreError: A URL that is not local.
-    """
-    text = str(url).removeprefix("file://")
-    if "://" in text:
-        msg = f"{text} is not a local folder; expected a path. Copy or mount the store first."
-        raise StoreError(msg)
-    return Path(text)
-
-
-def read_attributes(root: Path) -> dict[str, Any]:
-    """The `voco` attributes of a store's root.
-
-    Raises:
-        StoreError: The folder is no store of ours.
-    """
-    try:
-        document = json.loads((root / DOCUMENT).read_bytes())
-    except FileNotFoundError as error:
-        msg = f"{root} is no store: it has no {DOCUMENT}. Give the folder that a build wrote."
-        raise StoreError(msg) from error
-    except (OSError, ValueError) as error:
-        msg = f"{root / DOCUMENT} cannot be read ({error}). Build again with --resume."
-        raise StoreError(msg) from error
-    own = document.get("attributes", {}).get("voco") if isinstance(document, dict) else None
-    if not isinstance(own, dict) or own.get("kind") != STORE_KIND:
-        msg = f"{root} is a Zarr group, but not a store of this toolkit."
-        raise StoreError(msg)
-    return own

@@ -11,26 +11,23 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vocodata.errors import StoreError
 from vocodata.geometry import Size
 from vocodata.store.atomic import temporary_files
-from vocodata.store.catalog import CatalogRow, catalog_rows
+from vocodata.store.catalog import CatalogRow, ShardRecord, catalog_rows, shard_records
 from vocodata.store.metadata import (
-    DOCUMENT,
-    FIELD_SHARD,
-    IMAGE_SHARD,
-    LABEL_SHARD,
     document_bytes,
     scan_documents,
 )
+from vocodata.store.root import stored_folders
 from vocodata.store.store import Store, open_shard, open_store
 from vocodata.store.writer import scan_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from vocodata.store.reader import ShardReader
 
@@ -64,24 +61,6 @@ class VerifyReport:
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return not self.problems
-
-
-class ShardRecord(NamedTuple):
-    """What the catalogue says of one shard."""
-
-    place: str
-    bytes: int
-    digest: str
-
-
-def shard_records(row: CatalogRow) -> list[ShardRecord]:
-    """The shards a scan has."""
-    claims = [
-        (IMAGE_SHARD, row.image_bytes, row.digest),
-        (FIELD_SHARD, row.field_bytes, row.field_digest),
-        (LABEL_SHARD, row.label_bytes, row.label_digest),
-    ]
-    return [ShardRecord(place, size, digest) for place, size, digest in claims if digest]
 
 
 def verify(
@@ -136,9 +115,7 @@ def _store_problems(store: Store, rows: list[CatalogRow]) -> list[Problem]:
         )
         problems.append(Problem("", "incomplete", detail))
     if attributes["digest"] != store.digest:
-        detail = (
-            f"The catalogue's digest is {store.digest}; zarr.json says {attributes['digest']}."
-        )
+        detail = f"The catalogue's digest is {store.digest}; zarr.json says {attributes['digest']}."
         problems.append(Problem("", "catalog_digest", detail))
     if len({row.id for row in rows}) != len(rows):
         problems.append(Problem("", "duplicate_id", "The catalogue has a scan twice."))
@@ -152,19 +129,6 @@ def _stray_problems(root: Path, known: set[str]) -> Iterator[Problem]:
             yield Problem(scan_id, "extra_scan", detail)
     for path in temporary_files(root):
         yield Problem("", "stray_file", f"{path} was left by a build that was killed.")
-
-
-def stored_folders(root: Path) -> list[str]:
-    """Ids of all scan folders that lie in the store, in the catalogue or not."""
-    scans = root / "scans"
-    if not scans.is_dir():
-        return []
-    sources = sorted(entry.name for entry in os.scandir(scans) if entry.is_dir())
-    return [
-        f"{source}/{name}"
-        for source in sources
-        for name in sorted(entry.name for entry in os.scandir(scans / source) if entry.is_dir())
-    ]
 
 
 def _scan_problems(root: Path, row: CatalogRow, *, deep: bool) -> list[Problem]:

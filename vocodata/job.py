@@ -1,0 +1,126 @@
+"""One scan's worth of work: what a worker is sent, what it does, what it sends back.
+
+A result is small and plain: the voxels go to the store, never back to the scheduler.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from vocodata.errors import DiskFullError, StoreError, VocoDataError
+from vocodata.ingest import process_scan
+from vocodata.presets import preset
+from vocodata.store.writer import write_scan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vocodata.discover import Scan
+    from vocodata.store.catalog import CatalogRow
+
+STORE_ATTEMPTS = 3
+"""Times a scan's files are written before a file system's refusal ends the build."""
+
+
+@dataclass(frozen=True)
+class ScanJob:
+    """A scan to be built.
+
+    Attributes:
+        scan: Which.
+        recipe: Digest of all that the result depends on.
+        store: Folder of the store.
+        codec: Key of `shard.CODECS`.
+    """
+
+    scan: Scan
+    recipe: str
+    store: Path
+    codec: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: with a catalogue row, or with a reason why not.
+
+    Attributes:
+        job: What was to be done.
+        row: The scan is in the store.
+        reason: Key of `errors.REASONS`; the scan is not in the store.
+        detail: The sentence that belongs to the reason, without paths.
+        seconds: Time it took.
+    """
+
+    job: ScanJob
+    row: CatalogRow | None = None
+    reason: str = ""
+    detail: str = ""
+    seconds: float = field(default=0.0, compare=False)
+
+
+def run_job(job: ScanJob) -> Outcome:
+    """Process one scan into the store.
+
+    Whatever is wrong with the scan is an outcome, since one scan must not end a build of many;
+    what is wrong with the store is raised, since no other scan would fare better.
+
+    Raises:
+        DiskFullError: No room for the scan.
+        StoreError: The store cannot be written.
+    """
+    began = time.perf_counter()
+    try:
+        row = _store(job)
+    except StoreError:
+        raise
+    except VocoDataError as error:
+        return _excluded(job, error.code, error.detail, began)
+    except MemoryError as error:
+        return _excluded(job, "out_of_memory", f"Processing ran out of memory: {error}", began)
+    except OSError as error:
+        return _excluded(job, "io_error", f"{error.strerror or error}", began)
+    # A format library meets a file that nobody foresaw; it is named and the build goes on.
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        return _excluded(job, "unexpected_error", f"{type(e).__name__}: {e}", began)
+    return Outcome(job, row=row, seconds=time.perf_counter() - began)
+
+
+def _store(job: ScanJob) -> CatalogRow:
+    processed = process_scan(job.scan, preset(job.scan.preset))
+    for attempt in range(1, STORE_ATTEMPTS + 1):
+        try:
+            return write_scan(job.store, job.scan, processed, job.codec)
+        except DiskFullError:
+            raise
+        except StoreError:
+            if attempt == STORE_ATTEMPTS:
+                raise
+    raise AssertionError
+
+
+def _excluded(job: ScanJob, reason: str, detail: str, began: float) -> Outcome:
+    seconds = time.perf_counter() - began
+    return Outcome(job, reason=reason, detail=without_paths(detail, job.scan), seconds=seconds)
+
+
+def killed(job: ScanJob, *, deaths: int) -> Outcome:
+    """The outcome of a scan whose workers kept dying."""
+    detail = (
+        f"{deaths} workers ended while processing the scan; expected none to. Most often it does "
+        "not fit the memory: use fewer --workers, or leave the scan out."
+    )
+    return Outcome(job, reason="kills_worker", detail=detail)
+
+
+def without_paths(detail: str, scan: Scan) -> str:
+    """A sentence with the source's places replaced by the scan's id: the store names no paths."""
+    places: set[str] = set()
+    for path in (scan.image, scan.labels):
+        if path is not None:
+            for form in (path, path.absolute(), path.resolve()):
+                places |= {str(form), str(form.parent)}
+    for place in sorted(places - {".", "/"}, key=len, reverse=True):
+        detail = detail.replace(place, scan.id)
+    return detail

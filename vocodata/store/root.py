@@ -1,0 +1,153 @@
+"""The root of a store: what it says of itself, and how a build's results are published there.
+
+Publishing writes the tables first and the root's zarr.json last. A kill in between leaves each
+file whole; the next build writes all of them again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vocodata.errors import StoreError
+from vocodata.store.atomic import make_folder, write_atomic
+from vocodata.store.catalog import (
+    CatalogRow,
+    ExcludedRow,
+    read_catalog,
+    read_excluded,
+    write_catalog,
+    write_excluded,
+)
+from vocodata.store.metadata import (
+    DOCUMENT,
+    SCHEMA_VERSION,
+    STORE_KIND,
+    document_bytes,
+    group_document,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+
+def publish(
+    root: Path,
+    rows: Iterable[CatalogRow],
+    excluded: Collection[ExcludedRow],
+    *,
+    found: int,
+    recipe_digest: str,
+) -> str:
+    """Write both tables, then the groups that make a Zarr hierarchy of it, the root last.
+
+    Args:
+        root: The store.
+        rows: Of all scans in the store, ordered by id.
+        excluded: All scans that are not.
+        found: Scans of the manifest; more than rows and excluded while the build is under way.
+        recipe_digest: Of how the store is made.
+
+    Returns:
+        Digest of the catalogue.
+    """
+    write_excluded(root, excluded)
+    totals = write_catalog(root, rows)
+    sources = sorted({scan.split("/")[0] for scan in stored_folders(root)})
+    for folder in [root / "scans", *(root / "scans" / name for name in sources)]:
+        make_folder(folder)
+        write_atomic(folder / DOCUMENT, document_bytes(group_document()))
+    counts = {"found": found, "stored": totals.rows, "excluded": len(excluded)}
+    attributes: dict[str, Any] = {
+        "kind": STORE_KIND,
+        "schema_version": SCHEMA_VERSION,
+        "recipe_digest": recipe_digest,
+        "digest": totals.digest,
+        "complete": totals.rows + len(excluded) == found,
+        "counts": counts,
+    }
+    write_atomic(root / DOCUMENT, document_bytes(group_document({"voco": attributes})))
+    return totals.digest
+
+
+def prune(root: Path, wanted: Collection[str]) -> None:
+    """Remove the folders of all scans but those wanted, and of sources without any."""
+    scans = root / "scans"
+    for scan_id in stored_folders(root):
+        if scan_id not in wanted:
+            shutil.rmtree(scans / scan_id)
+    sources = {scan_id.split("/")[0] for scan_id in wanted}
+    for folder in scans.iterdir() if scans.is_dir() else ():
+        if folder.is_dir() and folder.name not in sources:
+            shutil.rmtree(folder)
+
+
+def prove_accounting(root: Path, found: Collection[str]) -> None:
+    """Check the accounting identity in the files as they lie on disk.
+
+    Raises:
+        StoreError: Scans found are not those in the catalogue and those excluded, once each.
+    """
+    stored = read_catalog(root)["id"].to_pylist()
+    rows = read_excluded(root).to_pylist()
+    accounted = Counter(stored + [f"{row['source']}/{row['scan']}" for row in rows])
+    expected = Counter(found)
+    if accounted != expected:
+        lost, extra = sorted(expected - accounted), sorted(accounted - expected)
+        msg = (
+            f"{len(found)} scans were found, {len(stored)} are in the catalogue and {len(rows)} "
+            f"excluded: unaccounted {lost[:5]}, counted beyond {extra[:5]}. This is a fault of "
+            "the toolkit; please report it with the ledger."
+        )
+        raise StoreError(msg, code="accounting")
+
+
+def stored_folders(root: Path) -> list[str]:
+    """Ids of all scan folders that lie in the store, in the catalogue or not."""
+    scans = root / "scans"
+    if not scans.is_dir():
+        return []
+    sources = sorted(entry.name for entry in os.scandir(scans) if entry.is_dir())
+    return [
+        f"{source}/{name}"
+        for source in sources
+        for name in sorted(entry.name for entry in os.scandir(scans / source) if entry.is_dir())
+    ]
+
+
+def local_path(url: str | Path) -> Path:
+    """The folder that a URL means.
+
+    Raises:
+        StoreError: A URL that is not local.
+    """
+    text = str(url).removeprefix("file://")
+    if "://" in text:
+        msg = f"{text} is not a local folder; expected a path. Copy or mount the store first."
+        raise StoreError(msg)
+    return Path(text)
+
+
+def read_attributes(root: Path) -> dict[str, Any]:
+    """The `voco` attributes of a store's root.
+
+    Raises:
+        StoreError: The folder is no store of ours.
+    """
+    try:
+        document = json.loads((root / DOCUMENT).read_bytes())
+    except FileNotFoundError as error:
+        msg = f"{root} is no store: it has no {DOCUMENT}. Give the folder that a build wrote."
+        raise StoreError(msg) from error
+    except (OSError, ValueError) as error:
+        msg = f"{root / DOCUMENT} cannot be read ({error}). Build again with --resume."
+        raise StoreError(msg) from error
+    own = document.get("attributes", {}).get("voco") if isinstance(document, dict) else None
+    if not isinstance(own, dict) or own.get("kind") != STORE_KIND:
+        msg = f"{root} is a Zarr group, but not a store of this toolkit."
+        raise StoreError(msg)
+    return own
