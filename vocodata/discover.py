@@ -1,13 +1,31 @@
-"""From a manifest to a list of scans: one row a scan, the only place with paths."""
+"""From a manifest to a list of scans: one row a scan, the only place with paths.
+
+A scan's name comes from its path below the source's root, so it stays when others come or go, and
+holds nothing that the user did not put into a file name. Hidden files (`._scan.nii.gz`) are passed
+over. The layouts themselves are in vocodata/layouts.py.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vocodata.errors import ManifestError
+from vocodata.layouts import find_entries
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from vocodata.layouts import Entry
+    from vocodata.manifest import Manifest, Source
+
+_log = logging.getLogger(__name__)
+_MAX_NAME = 120
 
 
 @dataclass(frozen=True)
@@ -35,3 +53,95 @@ class Scan:
     preset: str
     weight: float = 1.0
     licence: str | None = None
+
+
+def find_scans(manifest: Manifest) -> list[Scan]:
+    """Every scan of every source, sorted by id; no scan is opened.
+
+    A source whose count is not the expected one is logged as a warning, see `count_faults`.
+
+    Raises:
+        ManifestError: Sources whose root or list is not there, that hold no scan, or whose layout
+            cannot be told; all of them at once.
+    """
+    scans: list[Scan] = []
+    faults: list[str] = []
+    for source in manifest.sources:
+        try:
+            scans.extend(_scans_of(source))
+        except ManifestError as error:
+            faults.append(error.detail)
+    if faults:
+        raise ManifestError("\n".join(faults))
+    for fault in count_faults(manifest, scans):
+        _log.warning(fault)
+    return sorted(scans, key=lambda scan: scan.id)
+
+
+def count_faults(manifest: Manifest, scans: Iterable[Scan]) -> list[str]:
+    """A sentence for each source that holds another number of scans than it says."""
+    found = Counter(scan.source for scan in scans)
+    return [
+        f"Source '{source.name}' holds {found[source.name]} scans; expected {source.expected}."
+        for source in manifest.sources
+        if source.expected is not None and found[source.name] != source.expected
+    ]
+
+
+def _scans_of(source: Source) -> list[Scan]:
+    entries = find_entries(source)
+    if not entries:
+        msg = (
+            f"Source '{source.name}': no scan in {source.root} with layout '{source.layout}'; "
+            "expected at least one. Correct root or layout, or take the source out."
+        )
+        raise ManifestError(msg)
+    repeated = [path for path, count in Counter(e.image for e in entries).items() if count > 1]
+    if repeated:
+        msg = (
+            f"Source '{source.name}': {len(repeated)} scans are listed more than once, the first "
+            f"is {repeated[0]}. List each once; weight says how often it is drawn."
+        )
+        raise ManifestError(msg)
+    names = scan_names([entry.name for entry in entries])
+    return [_scan(source, entry, name) for entry, name in zip(entries, names, strict=True)]
+
+
+def _scan(source: Source, entry: Entry, name: str) -> Scan:
+    return Scan(
+        id=f"{source.name}/{name}",
+        source=source.name,
+        name=name,
+        image=entry.image,
+        labels=entry.labels,
+        label_names=source.label_names if source.label_names is not None else entry.label_names,
+        preset=source.preset,
+        weight=source.weight,
+        licence=source.licence,
+    )
+
+
+def scan_names(paths: list[str]) -> list[str]:
+    """Names that are safe as one folder name on any file system, one for each distinct path.
+
+    `/` becomes `-`, other signs than letters, digits, `.`, `_`, `-` become `_`. Where that makes
+    two alike (also where case does not count), each of them gets a piece of its path's hash.
+
+    >>> scan_names(["s0001/ct", "a b", "a_b"])
+    ['s0001-ct', 'a_b-c8687a08', 'a_b-648fa9b3']
+    """
+    plain = [_safe(path) for path in paths]
+    count = Counter(name.casefold() for name in plain)
+    return [
+        name if count[name.casefold()] == 1 and len(name) <= _MAX_NAME else _hashed(name, path)
+        for name, path in zip(plain, paths, strict=True)
+    ]
+
+
+def _safe(path: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", path.strip("/").replace("/", "-"))
+    return name.strip(".-") or "scan"
+
+
+def _hashed(name: str, path: str) -> str:
+    return f"{name[:_MAX_NAME]}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"

@@ -126,7 +126,7 @@ def load_manifest(path: str | Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(json.dumps(document, default=str))
     except ValidationError as error:
-        faults.extend(_fault(details) for details in error.errors())
+        faults.extend(_fault(details) for details in _first_hand(error))
     faults.extend(_repeated_names(document))
     if faults or manifest is None:
         lines = "\n  ".join(faults)
@@ -143,11 +143,11 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 (PyYAML's signature)
         seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                problem = f"key {key.value!r} is given twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
+        for key in (str(key_node.value) for key_node, _ in node.value):
+            if key in seen:
+                problem = f"key {key!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -174,6 +174,13 @@ def _anchored(source: Source, base: Path) -> Source:
     return source.model_copy(update=update)
 
 
+def _first_hand(error: ValidationError) -> list[ErrorDetails]:
+    """Without the echo that a list of only faulty sources is also a list of none."""
+    faults = error.errors()
+    is_echo = len({fault["loc"][:2] for fault in faults if fault["loc"][:1] == ("sources",)}) > 1
+    return [fault for fault in faults if not (is_echo and fault["loc"] == ("sources",))]
+
+
 def _fault(details: ErrorDetails) -> str:
     key = _key(details["loc"])
     value = details["input"]
@@ -185,8 +192,7 @@ def _fault(details: ErrorDetails) -> str:
         case "missing":
             return f"{key}: this key is needed"
         case "literal_error" if details["loc"][-1] == "layout":
-            names = ", ".join(LAYOUTS)
-            return f"{key}: expected one of {names}{came}{_did_you_mean(str(value), LAYOUTS)}"
+            return f"{key}: {value!r} is no layout{_did_you_mean(str(value), LAYOUTS)}"
         case "value_error":
             return f"{key}: {details['ctx']['error']}"
         case _:

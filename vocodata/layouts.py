@@ -1,0 +1,305 @@
+"""How data sets lie on disk: one function a layout, from a source to its entries.
+
+nnunet    imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, dataset.json
+msd       dataset.json with `training` (and `validation`): {"image": ..., "label": ...}
+datalist  the same lists in a JSON file of its own, images may be DICOM folders
+bids      sub-*/**/*_ct.nii.gz
+dicom     every folder that holds DICOM files is one series
+glob      images by a pattern, labels by a template
+auto      the first of nnunet, msd, bids that fits; else all scan files; else dicom
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vocodata.errors import ManifestError
+from vocodata.readers import is_file_name, suffix_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from vocodata.manifest import Source
+
+_MAGIC_AT, _MAGIC = 128, b"DICM"
+_LABEL_WORDS = re.compile(
+    r"(^|[^a-z])(labels?|labelstr|labelsts|seg|segs|segmentations?|masks?)"
+    r"([^a-z]|$)"
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A scan as a layout sees it.
+
+    Attributes:
+        name: Path below the root, without ending and fixed folders; not yet made safe.
+        image: File or DICOM folder.
+        labels: Label file, or None.
+        label_names: Label value -> structure if the data set says so, else None.
+    """
+
+    name: str
+    image: Path
+    labels: Path | None = None
+    label_names: Mapping[int, str] | None = None
+
+
+def find_entries(source: Source) -> list[Entry]:
+    """Entries of one source, in order of their paths.
+
+    Raises:
+        ManifestError: The root or a list is not there or not what the layout needs.
+    """
+    if not source.root.is_dir():
+        msg = (
+            f"Source '{source.name}': root {source.root} is not a folder that is there. "
+            "Correct root; it is relative to the manifest's folder."
+        )
+        raise ManifestError(msg)
+    return sorted(_FINDERS[source.layout](source), key=lambda entry: entry.name)
+
+
+def _auto(source: Source) -> list[Entry]:
+    if any((source.root / "imagesTr").glob("*_0000.*")):
+        return _nnunet(source)
+    if "training" in _json(source, source.root / "dataset.json", needed=False):
+        return _msd(source)
+    if bids := _bids(source):
+        return bids
+    files = [path for path in _files_below(source.root) if is_file_name(path)]
+    suspects = [path for path in files if _looks_like_labels(path.relative_to(source.root))]
+    if suspects:
+        msg = (
+            f"Source '{source.name}': layout 'auto' cannot tell scans from labels ("
+            f"{suspects[0].relative_to(source.root)} looks like labels). "
+            "Say layout: glob, with images and labels."
+        )
+        raise ManifestError(msg)
+    return [Entry(_stem(source, path), path) for path in files] or _dicom(source)
+
+
+def _nnunet(source: Source) -> list[Entry]:
+    about = _json(source, source.root / "dataset.json", needed=False)
+    _refuse_not_ct(source, about.get("channel_names") or about.get("modality"))
+    names = label_names_of(about)
+    entries = []
+    for image in sorted((source.root / "imagesTr").glob("*_0000.*")):
+        suffix = suffix_of(image)
+        if suffix is None or _is_hidden(image.name):
+            continue
+        case = image.name[: -len(suffix)].removesuffix("_0000")
+        labels = source.root / "labelsTr" / f"{case}{image.name[-len(suffix) :]}"
+        has_labels = labels.exists()
+        entries.append(
+            Entry(case, image, labels if has_labels else None, names if has_labels else None)
+        )
+    return entries
+
+
+def _msd(source: Source) -> list[Entry]:
+    return _listed(source, source.root / "dataset.json")
+
+
+def _datalist(source: Source) -> list[Entry]:
+    assert source.scans is not None
+    return _listed(source, source.scans)
+
+
+def _listed(source: Source, path: Path) -> list[Entry]:
+    """Entries of a JSON file with the lists `training` and `validation`."""
+    about = _json(source, path, needed=True)
+    _refuse_not_ct(source, about.get("modality"))
+    names = label_names_of(about)
+    entries = []
+    for section in ("training", "validation"):
+        items = about.get(section, [])
+        if not isinstance(items, list):
+            msg = f"Source '{source.name}': {path.name}: {section} is no list; expected one."
+            raise ManifestError(msg)
+        for index, item in enumerate(items):
+            entries.append(_listed_entry(source, item, names, f"{path.name}: {section}[{index}]"))
+    return entries
+
+
+def _listed_entry(
+    source: Source, item: object, names: Mapping[int, str] | None, where: str
+) -> Entry:
+    image = item if isinstance(item, str) else item.get("image") if isinstance(item, dict) else None
+    label = item.get("label") if isinstance(item, dict) else None
+    if not isinstance(image, str) or not (label is None or isinstance(label, str)):
+        msg = (
+            f"Source '{source.name}': {where} is {item!r}; expected an image and at most one "
+            'label, such as {"image": "images/a.nii.gz", "label": "labels/a.nii.gz"}.'
+        )
+        raise ManifestError(msg)
+    path = source.root / image
+    labels = None if label is None else source.root / label
+    name = _stem(source, path).removeprefix("imagesTr/")
+    return Entry(name, path, labels, None if labels is None else names)
+
+
+def _bids(source: Source) -> list[Entry]:
+    paths = [p for p in _files_below(source.root) if re.search(r"_ct\.nii(\.gz)?$", p.name.lower())]
+    return [
+        Entry(path.name[: -len(suffix_of(path) or "")], path)
+        for path in paths
+        if path.relative_to(source.root).parts[0].startswith("sub-")
+    ]
+
+
+def _dicom(source: Source) -> list[Entry]:
+    folders = sorted({path.parent for path in _files_below(source.root) if _is_dicom(path)})
+    return [Entry(_stem(source, folder), folder) for folder in folders]
+
+
+def _glob(source: Source) -> list[Entry]:
+    pattern = (source.images or "**/*.nii.gz").removeprefix("./")
+    paths = [path for path in source.root.glob(pattern) if not _is_hidden_below(path, source.root)]
+    labels = {path: _label_of(source, path, pattern) for path in paths}
+    taken = set(labels.values())
+    if source.labels is not None and not any(path is not None for path in taken):
+        msg = (
+            f"Source '{source.name}': no scan has labels at {source.labels}; expected some. "
+            "Correct the template ({id}, {folder}), or take the key labels out."
+        )
+        raise ManifestError(msg)
+    fixed = re.match(r"(?:[^*?\[/]+/)*", pattern)
+    base = source.root / (fixed.group() if fixed else "")
+    return [
+        Entry(_stem_below(path, base), path, labels[path])
+        for path in paths
+        if path not in taken and (is_file_name(path) or path.is_dir())
+    ]
+
+
+def _label_of(source: Source, image: Path, pattern: str) -> Path | None:
+    """The label file that the source's template gives for an image, if it is there."""
+    if source.labels is None:
+        return None
+    before, star, after = pattern.rpartition("/")[2].rpartition("*")
+    expression = fnmatch.translate(before).removesuffix(r"\Z").removesuffix(r"\z")
+    found = re.match(f"{expression}(.*){re.escape(after)}$", image.name) if star else None
+    stem = image.name[: -len(suffix_of(image) or "") or None]
+    words = {
+        "id": found.group(1) if found else stem,
+        "folder": image.parent.relative_to(source.root).as_posix(),
+    }
+    path = source.root / re.sub(
+        r"\{(id|folder)\}", lambda word: words[word.group(1)], source.labels
+    )
+    return path if path.exists() else None
+
+
+def label_names_of(about: Mapping[str, Any]) -> dict[int, str] | None:
+    """Label value -> structure from a dataset.json, which may say it either way round.
+
+    Background and regions of several values (nnU-Net) are left out.
+
+    >>> label_names_of({"labels": {"background": 0, "liver": 1, "all": [1, 2]}})
+    {1: 'liver'}
+    >>> label_names_of({"labels": {"0": "background", "1": "liver"}})
+    {1: 'liver'}
+    """
+    labels = about.get("labels")
+    if not isinstance(labels, dict):
+        return None
+    names: dict[int, str] = {}
+    for key, value in labels.items():
+        if isinstance(value, int):
+            names[value] = str(key)
+        elif isinstance(value, str) and str(key).isdigit():
+            names[int(key)] = value
+        elif isinstance(value, str) and value.isdigit():
+            names[int(value)] = str(key)
+    names.pop(0, None)
+    return dict(sorted(names.items())) or None
+
+
+def _refuse_not_ct(source: Source, channels: object) -> None:
+    first = next(iter(channels.values()), None) if isinstance(channels, dict) else None
+    if isinstance(first, str) and "CT" not in first.upper():
+        msg = (
+            f"Source '{source.name}': its dataset.json says that the images are {first}; "
+            "expected CT. Take the source out."
+        )
+        raise ManifestError(msg)
+
+
+def _json(source: Source, path: Path, *, needed: bool) -> dict[str, Any]:
+    if not path.is_file() and not needed:
+        return {}
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        msg = f"Source '{source.name}': {path} is not there; layout '{source.layout}' needs it."
+        raise ManifestError(msg) from error
+    except ValueError as error:
+        msg = f"Source '{source.name}': {path} is not JSON ({error})."
+        raise ManifestError(msg) from error
+    if not isinstance(about, dict):
+        msg = f"Source '{source.name}': {path} holds a {type(about).__name__}; expected an object."
+        raise ManifestError(msg)
+    return about
+
+
+def _files_below(root: Path) -> list[Path]:
+    """Files below a folder, hidden ones left out; a folder with a scan's name counts as a file."""
+    found: list[Path] = []
+    for folder, names, files in os.walk(root):
+        at = Path(folder)
+        found.extend(at / name for name in files if not _is_hidden(name))
+        found.extend(at / name for name in names if is_file_name(at / name))
+        names[:] = sorted(n for n in names if not _is_hidden(n) and not is_file_name(at / n))
+    return sorted(found)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _is_hidden_below(path: Path, root: Path) -> bool:
+    return any(_is_hidden(part) for part in path.relative_to(root).parts)
+
+
+def _is_dicom(path: Path) -> bool:
+    if path.name.upper() == "DICOMDIR" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        file.seek(_MAGIC_AT)
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def _looks_like_labels(path: Path) -> bool:
+    return _LABEL_WORDS.search(path.as_posix().lower()) is not None
+
+
+def _stem(source: Source, path: Path) -> str:
+    return _stem_below(path, source.root)
+
+
+def _stem_below(path: Path, base: Path) -> str:
+    """Path below a folder without its ending; what lies elsewhere keeps its last two parts."""
+    path, base = Path(os.path.normpath(path)), Path(os.path.normpath(base))
+    inside = path.is_relative_to(base)
+    text = (path.relative_to(base) if inside else Path(*path.parts[-2:])).as_posix()
+    text = base.name if text == "." else text
+    suffix = suffix_of(path)
+    return text[: -len(suffix)] if suffix else text
+
+
+_FINDERS: dict[str, Callable[[Source], list[Entry]]] = {
+    "auto": _auto,
+    "glob": _glob,
+    "nnunet": _nnunet,
+    "msd": _msd,
+    "datalist": _datalist,
+    "bids": _bids,
+    "dicom": _dicom,
+}
