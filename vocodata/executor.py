@@ -138,7 +138,7 @@ def _windowed(
         return future
 
     completed = _distributed().as_completed(
-        [submit(job) for job in itertools.islice(waiting, window)]
+        [submit(job) for job in itertools.islice(waiting, window)], loop=client.loop
     )
     for future in completed:
         job = in_flight.pop(future.key)

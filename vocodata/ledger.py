@@ -76,7 +76,9 @@ class Ledger:
         try:
             # One connection, one thread at a time; the build's own loop is the only user.
             if read_only:
-                self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+                # Not mode=ro: such a connection leaves its -wal and -shm files behind.
+                self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
+                self._db.execute("PRAGMA query_only = ON")
             else:
                 self._db = sqlite3.connect(path, isolation_level=None)
         except sqlite3.Error as error:

@@ -6,6 +6,7 @@ folder flushed too. A process killed in between leaves a temporary file that `sw
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -46,7 +47,9 @@ def write_atomic(path: Path, data: bytes) -> None:
     except OSError as error:
         raise storage_fault(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # What cannot be removed now is swept by the next build; it must not hide the first error.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:

@@ -1,0 +1,81 @@
+"""The ledger keeps what was settled, whatever happens to its process."""
+
+from pathlib import Path
+
+import pytest
+
+from vocodata.discover import Scan
+from vocodata.errors import DiskFullError, LedgerError
+from vocodata.ledger import Ledger, default_ledger
+from vocodata.store.catalog import ExcludedRow, catalog_rows
+from vocodata.store.metadata import IMAGE_SHARD, LABEL_SHARD
+from vocodata.store.store import open_store
+
+
+def _scan(name):
+    return Scan(f"btcv/{name}", "btcv", name, Path("/data") / name, None, None, "demo")
+
+
+def test_rows_come_back_as_they_were(built, tmp_path):
+    rows = catalog_rows(open_store(built).catalog())
+    with Ledger(tmp_path / "l.sqlite") as book:
+        for row in reversed(rows):
+            scan = Scan(row.id, row.source, row.name, Path("/data"), None, None, "demo")
+            book.record_stored(scan, f"recipe of {row.id}", row, seconds=0.5)
+        book.record_excluded(_scan("bad"), "r", "truncated_gzip", "ends early", seconds=0.1)
+    with Ledger(tmp_path / "l.sqlite", read_only=True) as book:
+        assert list(book.stored_rows()) == rows
+        assert book.excluded_rows() == [ExcludedRow("btcv", "bad", "truncated_gzip", "ends early")]
+        assert book.counts() == {"stored": 6, "excluded": 1}
+        entry = book.entries()["btcv/case0"]
+        assert entry.recipe == "recipe of btcv/case0"
+        assert set(entry.shards) == {IMAGE_SHARD, LABEL_SHARD}
+        assert book.entries()["btcv/bad"].reason == "truncated_gzip"
+    assert [path.name for path in tmp_path.glob("l.sqlite*")] == ["l.sqlite"]
+
+
+def test_a_scan_settled_again_replaces_what_was(tmp_path):
+    with Ledger(tmp_path / "l.sqlite") as book:
+        for reason in ("io_error", "truncated_gzip"):
+            book.record_excluded(_scan("a"), reason, reason, "", seconds=0)
+        assert [row.reason for row in book.excluded_rows()] == ["truncated_gzip"]
+        book.record_excluded(_scan("b"), "r", "io_error", "", seconds=0)
+        book.forget(["btcv/a"])
+        assert set(book.entries()) == {"btcv/b"}
+        book.note("store", "/x")
+        book.clear()
+        assert book.entries() == {}
+        assert book.note("store") is None
+
+
+def test_what_was_recorded_is_there_without_a_close(tmp_path):
+    book = Ledger(tmp_path / "l.sqlite")
+    book.record_excluded(_scan("a"), "r", "io_error", "", seconds=0)
+    with Ledger(tmp_path / "l.sqlite") as other:
+        assert set(other.entries()) == {"btcv/a"}
+    book.close()
+
+
+def test_a_file_that_is_no_ledger_is_refused(tmp_path):
+    (tmp_path / "no.sqlite").write_bytes(b"not a database, but long enough to be read as one" * 9)
+    with pytest.raises(LedgerError, match=r"no\.sqlite cannot be used .*not a database"):
+        Ledger(tmp_path / "no.sqlite")
+    with pytest.raises(LedgerError, match="cannot be used"):
+        Ledger(tmp_path / "absent.sqlite", read_only=True)
+    with Ledger(tmp_path / "old.sqlite") as book:
+        book.note("version", "0")
+    with pytest.raises(LedgerError, match="is of version 0, expected 1"):
+        Ledger(tmp_path / "old.sqlite")
+
+
+def test_a_full_disk_is_told_as_such(tmp_path):
+    with Ledger(tmp_path / "l.sqlite") as book:
+        (pages,) = book._db.execute("PRAGMA page_count").fetchone()
+        book._db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(DiskFullError, match="No room for the ledger") as caught:
+            book.record_excluded(_scan("a"), "r", "io_error", "x" * 50_000, seconds=0)
+    assert caught.value.exit_code == 4
+
+
+def test_the_ledger_lies_beside_its_store():
+    assert default_ledger(Path("/data/ct.zarr")) == Path("/data/ct.zarr.ledger.sqlite")
