@@ -74,9 +74,9 @@ def resample(
         that what was at a place in the patient is still there.
 
     >>> ramp = np.arange(5, dtype=np.int16).reshape(5, 1, 1) * 10
-    >>> out = resample(Volume(ramp, np.eye(4)), Spacing(1.6, 1, 1))
+    >>> out = resample(Volume(ramp, np.eye(4)), Spacing(1.5, 1, 1))
     >>> out.data_XYZ.ravel()
-    array([ 0, 16, 32], dtype=int16)
+    array([ 0, 15, 30, 40], dtype=int16)
     """
     order = axis_order(volume.affine)
     affine = oriented_affine(volume.affine, volume.shape_XYZ, order)
