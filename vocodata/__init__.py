@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vocodata.geometry import Volume as Volume
     from vocodata.manifest import load_manifest as load_manifest
     from vocodata.readers import read_volume as read_volume
-    from vocodata.resample import resample as resample
+    from vocodata.resampling import resample as resample
     from vocodata.store import open_store as open_store
     from vocodata.store import verify as verify
 
@@ -26,7 +26,7 @@ _HOME = {
     "Volume": "vocodata.geometry",
     "load_manifest": "vocodata.manifest",
     "read_volume": "vocodata.readers",
-    "resample": "vocodata.resample",
+    "resample": "vocodata.resampling",
     "open_store": "vocodata.store",
     "verify": "vocodata.store",
 }

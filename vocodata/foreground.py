@@ -15,7 +15,7 @@ import numpy as np
 
 from vocodata.errors import ImplausibleScanError
 from vocodata.geometry import Box, Size, Volume, moved_affine
-from vocodata.resample_kernels import compiled
+from vocodata.resampling_kernels import compiled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,8 +18,8 @@ from vocodata.fingerprint import fingerprint, voxel_digest
 from vocodata.foreground import crop, foreground_box
 from vocodata.geometry import Box, Size, Spacing, Volume, orient_ras, shear_degrees
 from vocodata.readers import read_header, read_labels, read_volume
-from vocodata.resample import grid_after, resample, resize
-from vocodata.resample_kernels import compiled
+from vocodata.resampling import grid_after, resample, resize
+from vocodata.resampling_kernels import compiled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

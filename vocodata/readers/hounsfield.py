@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vocodata.errors import ImplausibleScanError, UnreadableScanError
-from vocodata.resample_kernels import compiled
+from vocodata.resampling_kernels import compiled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

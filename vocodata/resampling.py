@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from vocodata.geometry import Size, Spacing, Volume, axis_order, oriented_affine, spacing_of
-from vocodata.resample_kernels import filter_rows, linear_float32, linear_int16, nearest_any
+from vocodata.resampling_kernels import filter_rows, linear_float32, linear_int16, nearest_any
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

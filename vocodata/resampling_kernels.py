@@ -1,4 +1,4 @@
-"""Compiled inner loops of resample.py: one thread each, the interpreter lock released.
+"""Compiled inner loops of resampling.py: one thread each, the interpreter lock released.
 
     row[i]    = the four source rows around (k, j), blended by their weights     (read forwards)
     out[k,j,i] = row[lower_i] * (1 - w_i) + row[upper_i] * w_i, int16: floor(. + 0.5)
