@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vocodata.geometry import Size
+from vocodata.geometry import Size, Spacing
 from vocotrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
     from vocodata.store import Store
 
 
@@ -30,6 +31,7 @@ class ScanRow:
     Attributes:
         id: Name in the store, `source/name`.
         shape_XYZ: Voxels of what fields are taken from: the scan, or its whole-scan field.
+        spacing_mm: Distance between voxel centres of the scan.
         window_hu: Lower and upper HU that become 0 and 1.
         weight: Sampling weight; twice the weight is drawn twice as often.
         is_squeezed: Whether the store keeps the whole scan squeezed into one field, which is then
@@ -40,6 +42,7 @@ class ScanRow:
 
     id: str
     shape_XYZ: Size  # noqa: N815 (shape letters)
+    spacing_mm: Spacing
     window_hu: tuple[float, float]
     weight: float = 1.0
     is_squeezed: bool = False
@@ -111,16 +114,17 @@ def split_holdout(table: ScanTable, holdout: Sequence[str]) -> tuple[ScanTable, 
 
 
 def _row(store: Store, scan_id: str, field_vox: Size) -> ScanRow:
-    info = store.info(scan_id)
-    squeezed = store.has_field(scan_id) and store.read_field(scan_id).shape == tuple(field_vox)
+    row = store.row(scan_id)
+    squeezed = row.field_shape_xyz == tuple(field_vox)
     return ScanRow(
-        id=scan_id,
-        shape_XYZ=field_vox if squeezed else Size(*info.shape_XYZ),
-        window_hu=(float(info.window_hu[0]), float(info.window_hu[1])),
-        weight=float(info.weight),
+        id=row.id,
+        shape_XYZ=field_vox if squeezed else Size(*row.shape_xyz),
+        spacing_mm=Spacing(*row.spacing_mm),
+        window_hu=row.window_hu,
+        weight=row.weight,
         is_squeezed=squeezed,
-        licence=info.licence,
-        digest=info.digest,
+        licence=row.licence,
+        digest=row.digest,
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vocodata.geometry import Size
+from vocodata.geometry import Size, Spacing
 from vocotrain.fields import (
     MONITOR_STREAM,
     FieldSettings,
@@ -14,6 +14,7 @@ from vocotrain.fields import (
 )
 from vocotrain.scan_table import ScanRow, ScanTable
 
+SPACING = Spacing(1.5, 1.5, 1.5)
 PLAIN = FieldSettings(grid=Size(3, 3, 1), crop_vox=Size(8, 8, 8), crops=2)
 RELEASED = replace(
     PLAIN,
@@ -26,8 +27,8 @@ RELEASED = replace(
 )
 TABLE = ScanTable(
     (
-        ScanRow("a/big", Size(40, 30, 9), (-175.0, 250.0), weight=3.0),
-        ScanRow("a/small", Size(10, 24, 5), (-1000.0, 500.0), weight=1.0),
+        ScanRow("a/big", Size(40, 30, 9), SPACING, (-175.0, 250.0), weight=3.0),
+        ScanRow("a/small", Size(10, 24, 5), SPACING, (-1000.0, 500.0), weight=1.0),
     )
 )
 

@@ -1,0 +1,99 @@
+"""Taking up a run: its settings as they were saved, and what may differ from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vocotrain.config import PretrainConfig, load_config
+from vocotrain.errors import CheckpointError, ResumeMismatchError, StoreMismatchError
+from vocotrain.run_folder import CONFIG_NAME, DATA_NAME, check_is_run
+from vocotrain.settings import keys_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAY_CHANGE_ON_RESUME = frozenset(
+    {
+        "out",
+        "data.store",
+        "data.workers",
+        "data.prefetch_batches",
+        "model.checkpointing",
+        "train.steps",
+        "train.log_every",
+        "train.checkpoint_every",
+        "train.keep_checkpoints",
+        "train.eval_every",
+        "train.eval_fields",
+        "device",
+        "threads",
+    }
+)
+"""Keys that a resumed run may have otherwise; the store may move, but its digest must stay."""
+
+
+def load_run_config(run: Path, sets: Sequence[str] = ()) -> PretrainConfig:
+    """Settings of an earlier run, to go on with; the folder may have moved.
+
+    Args:
+        run: The run's folder.
+        sets: Words `a.b=c`; `MAY_CHANGE_ON_RESUME` says which are allowed.
+
+    Raises:
+        CheckpointError: The folder is no run.
+        ConfigError: Its settings, or the words, are wrong.
+    """
+    check_is_run(run)
+    return load_config(run / CONFIG_NAME, sets, values={"out": str(run)})
+
+
+def check_resumable(config: PretrainConfig, digest: str) -> None:
+    """Refuse to go on with what would not be the same run.
+
+    Args:
+        config: Settings now; `config.out` is the run.
+        digest: Digest of the store now.
+
+    Raises:
+        CheckpointError: `data.json` cannot be read.
+        ResumeMismatchError: Settings differ that may not.
+        StoreMismatchError: The store is another one.
+    """
+    out = Path(config.out)
+    before = load_config(out / CONFIG_NAME).model_dump(mode="json")
+    now = config.model_dump(mode="json")
+    changed = [
+        f"{key}: was {_at(before, key)}, is {_at(now, key)}"
+        for key in keys_of(PretrainConfig)
+        if key not in MAY_CHANGE_ON_RESUME and _at(before, key) != _at(now, key)
+    ]
+    if changed:
+        msg = (
+            f"Run {out} was started with other settings; expected the same on resume. "
+            f"{'; '.join(changed)}. Leave them as they were, or start a new run."
+        )
+        raise ResumeMismatchError(msg)
+    started_on = _started_on(out)
+    if started_on != digest:
+        msg = (
+            f"Run {out} was started on a store with digest {started_on[:12]}, and "
+            f"{config.data.store} has {digest[:12]}. Give the store it was started on, or start a "
+            "new run."
+        )
+        raise StoreMismatchError(msg)
+
+
+def _started_on(out: Path) -> str:
+    try:
+        return str(json.loads((out / DATA_NAME).read_text(encoding="utf-8"))["store_digest"])
+    except (OSError, ValueError, KeyError) as error:
+        msg = f"{out / DATA_NAME} is damaged; expected the store's digest in it. {error!r}"
+        raise CheckpointError(msg) from error
+
+
+def _at(tree: Any, key: str) -> Any:  # noqa: ANN401 (a plain tree of settings)
+    for part in key.split("."):
+        tree = tree[part]
+    return tree

@@ -1,0 +1,87 @@
+"""What a run is trained on: looked up and checked before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vocodata.store import open_store
+from vocotrain.bill import bill_of_materials
+from vocotrain.errors import ConfigError
+from vocotrain.scan_table import ScanTable, read_scan_table, split_holdout
+from vocotrain.sizes import ModelSize, model_size
+
+if TYPE_CHECKING:
+    from vocodata.geometry import Spacing
+    from vocodata.store import Store
+    from vocotrain.config import PretrainConfig
+    from vocotrain.fields import FieldSettings
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Scans and settings that fit each other.
+
+    Attributes:
+        store: Where fields are read from.
+        digest: Digest of the store's content.
+        size: Which model.
+        settings: What a sample looks like.
+        training: Scans to draw from.
+        held_out: Scans that are only looked at.
+        bill: What `data.json` gets.
+    """
+
+    store: Store
+    digest: str
+    size: ModelSize
+    settings: FieldSettings
+    training: ScanTable
+    held_out: ScanTable
+    bill: dict[str, Any]
+
+    @property
+    def spacings_mm(self) -> list[Spacing]:
+        """Spacings of the scans trained on, each once."""
+        return sorted({row.spacing_mm for row in self.training.rows})
+
+    @property
+    def windows_hu(self) -> list[tuple[float, float]]:
+        """HU windows of the scans trained on, each once."""
+        return sorted({row.window_hu for row in self.training.rows})
+
+
+def look_up_data(config: PretrainConfig, *, processes: int = 1) -> TrainingData:
+    """Open the store, part the scans, and check that they fit the settings; writes nothing.
+
+    Raises:
+        ConfigError: No scans to train on, a holdout that matches none, or volumes that do not
+            share out among the processes.
+        ModelSizeError: No such size.
+        StoreError: No such store.
+    """
+    _check_shares(config.train.batch_size, processes)
+    size = model_size(config.model.size)
+    settings = config.objective.field_settings(size.crop_vox)
+    store = open_store(config.data.store)
+    table = read_scan_table(store, settings.field_vox)
+    training, held_out = split_holdout(table, config.data.holdout)
+    used = {row.id for row in (*training.rows, *held_out.rows)}
+    bill = bill_of_materials(
+        store=config.data.store,
+        digest=store.digest,
+        training=training,
+        held_out=held_out,
+        unused=[row.id for row in table.rows if row.id not in used],
+    )
+    return TrainingData(store, store.digest, size, settings, training, held_out, bill)
+
+
+def _check_shares(batch_size: int, processes: int) -> None:
+    share, left = divmod(batch_size, processes)
+    if left or share < 2:
+        msg = (
+            f"train.batch_size is {batch_size} for {processes} processes; expected a multiple of "
+            f"{processes} with at least 2 volumes each, as a volume is compared with its neighbour."
+        )
+        raise ConfigError(msg)
