@@ -4,9 +4,9 @@
 
 The volumes are made up (an ellipsoid body with noise): resampling time does not depend on content.
 MONAI is given the float32 tensor that its own chain would hold; turning int16 into it is not timed.
-MONAI's tensor is C-contiguous, as its loader makes it. The two take turns; times are the best of each,
-seconds, which a busy machine disturbs least; `error` is the largest difference, HU (0.5 is the
-rounding to int16).
+MONAI's tensor is C-contiguous, as its loader makes it. The two take turns; times are the best of
+each, seconds, which a busy machine disturbs least; `error` is the largest difference, HU (0.5 is
+the rounding to int16).
 """
 
 import argparse
