@@ -54,7 +54,7 @@ def crop(volume: Volume, box: Box) -> Volume:
         volume: Any volume.
         box: Inside the volume.
     """
-    part_ZYX = np.ascontiguousarray(volume.data_XYZ[box.slices].transpose(2, 1, 0))
+    part_ZYX = volume.data_XYZ[box.slices].transpose(2, 1, 0).copy(order="C")
     return Volume(part_ZYX.transpose(2, 1, 0), moved_affine(volume.affine, box.start))
 
 
