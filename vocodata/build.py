@@ -34,6 +34,7 @@ from vocodata.signals import Stop, stop_on_signals
 from vocodata.store.atomic import discard_tree, make_folder, sweep
 from vocodata.store.metadata import SCHEMA_VERSION
 from vocodata.store.root import (
+    claim,
     local_path,
     prove_accounting,
     prune,
@@ -163,6 +164,7 @@ def _prepare(root: Path, *, resume: bool, overwrite: bool) -> bool:
     sweep(root)
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         make_folder(root)
+        claim(root)
         return True
     try:
         attributes = read_attributes(root)
@@ -175,6 +177,7 @@ def _prepare(root: Path, *, resume: bool, overwrite: bool) -> bool:
     if overwrite:
         discard_tree(root)
         make_folder(root)
+        claim(root)
         return True
     if not resume:
         msg = (

@@ -17,6 +17,7 @@ from vocodata.errors import StoreError
 from vocodata.store.atomic import make_folder, write_atomic
 from vocodata.store.catalog import (
     CatalogRow,
+    CatalogTotals,
     ExcludedRow,
     read_catalog,
     read_excluded,
@@ -61,17 +62,33 @@ def publish(
     for folder in [root / "scans", *(root / "scans" / name for name in sources)]:
         make_folder(folder)
         write_atomic(folder / DOCUMENT, document_bytes(group_document()))
-    counts = {"found": found, "stored": totals.rows, "excluded": len(excluded)}
+    _write_root(root, found, totals, len(excluded), recipe_digest)
+    return totals.digest
+
+
+def claim(root: Path) -> None:
+    """Say that an empty folder is a store, before anything else is written: it may be resumed."""
+    _write_root(root, 0, CatalogTotals(0, ""), 0, "", complete=False)
+
+
+def _write_root(
+    root: Path,
+    found: int,
+    totals: CatalogTotals,
+    excluded: int,
+    recipe_digest: str,
+    *,
+    complete: bool | None = None,
+) -> None:
     attributes: dict[str, Any] = {
         "kind": STORE_KIND,
         "schema_version": SCHEMA_VERSION,
         "recipe_digest": recipe_digest,
         "digest": totals.digest,
-        "complete": totals.rows + len(excluded) == found,
-        "counts": counts,
+        "complete": totals.rows + excluded == found if complete is None else complete,
+        "counts": {"found": found, "stored": totals.rows, "excluded": excluded},
     }
     write_atomic(root / DOCUMENT, document_bytes(group_document({"voco": attributes})))
-    return totals.digest
 
 
 def prune(root: Path, wanted: Collection[str]) -> None:
