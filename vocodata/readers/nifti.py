@@ -75,10 +75,10 @@ def _read_header(path: Path) -> _NiftiHeader:
         raise UnreadableScanError(msg, code="wrong_magic")
     raw = _parsed(path)
     shape = _three_axes(raw, path)
-    slope, intercept = raw.get_slope_inter()
+    slope, intercept = _scaling(raw, path)
     header = Header(shape, checked_affine(_affine(raw, path)), _dtype(raw, path))
     offset = int(raw["vox_offset"]) or raw.single_vox_offset
-    return _NiftiHeader(header, offset, 1.0 if slope is None else slope, intercept or 0.0)
+    return _NiftiHeader(header, offset, slope, intercept)
 
 
 def _parsed(path: Path) -> Any:  # noqa: ANN401 (nibabel is untyped)
@@ -117,7 +117,7 @@ def _three_axes(raw: Any, path: Path) -> Size:  # noqa: ANN401 (nibabel is untyp
 def _dtype(raw: Any, path: Path) -> np.dtype[Any]:  # noqa: ANN401 (nibabel is untyped)
     try:
         dtype = np.dtype(raw.get_data_dtype())
-    except nib.spatialimages.HeaderDataError as error:
+    except (KeyError, nib.spatialimages.HeaderDataError) as error:
         msg = f"{path.name} has data type code {int(raw['datatype'])}, which NIfTI does not know."
         raise UnreadableScanError(msg, code="corrupt_header") from error
     if dtype.kind not in "iufb" or dtype.itemsize > 8:
@@ -128,6 +128,20 @@ def _dtype(raw: Any, path: Path) -> np.dtype[Any]:  # noqa: ANN401 (nibabel is u
         raise UnreadableScanError(msg, code="unsupported_dtype")
     in_file: np.dtype[Any] = dtype.newbyteorder(raw.endianness)
     return in_file
+
+
+def _scaling(raw: Any, path: Path) -> tuple[float, float]:  # noqa: ANN401 (nibabel is untyped)
+    """Slope and intercept; a slope of 0 means none, says the format."""
+    slope, intercept = float(raw["scl_slope"]), float(raw["scl_inter"])
+    if slope == 0 or (np.isnan(slope) and np.isnan(intercept)):
+        return 1.0, 0.0
+    if not np.isfinite([slope, intercept]).all():
+        msg = (
+            f"{path.name}: scaling is slope {slope:g}, intercept {intercept:g}; expected finite "
+            "numbers. The header is damaged."
+        )
+        raise UnreadableScanError(msg, code="corrupt_header")
+    return slope, intercept
 
 
 def _affine(raw: Any, path: Path) -> Affine:  # noqa: ANN401 (nibabel is untyped)
