@@ -7,8 +7,7 @@ import numpy as np
 from vocodata.discover import Scan
 from vocodata.geometry import Volume
 from vocodata.ingest import ProcessedScan, ScanStats
-from vocodata.store.catalog import write_catalog, write_excluded
-from vocodata.store.metadata import SCHEMA_VERSION, STORE_KIND, document_bytes, group_document
+from vocodata.store.root import publish
 from vocodata.store.writer import write_scan
 from vocotrain.config import PretrainConfig, load_config
 
@@ -30,7 +29,7 @@ def write_store(
     root.mkdir(parents=True)
     affine = np.diag([SPACING_MM] * 3 + [1.0])
     rows = []
-    for seed, (scan_id, shape) in enumerate(shapes.items()):
+    for seed, (scan_id, shape) in enumerate(sorted(shapes.items())):
         source, name = scan_id.split("/")
         hu = Volume(phantom(shape, seed), affine)
         weight = (weights or {}).get(scan_id, 1.0)
@@ -38,7 +37,7 @@ def write_store(
         processed = ProcessedScan(
             hu=hu,
             labels=None,
-            field=Volume(phantom((64, 64, 32), seed), affine) if scan_id in fields else None,
+            field=Volume(phantom((32, 32, 32), seed), affine) if scan_id in fields else None,
             stats=ScanStats(-1000, 200, 0.0, 1.0, -1000.0, 0.0, 100.0, 0.5),
             fingerprint=scan_id,
             source_shape_XYZ=hu.shape_XYZ,
@@ -46,15 +45,7 @@ def write_store(
             source_digest=scan_id.encode().hex(),
         )
         rows.append(write_scan(root, scan, processed, "zstd"))
-    write_catalog(root, rows)
-    write_excluded(root, [])
-    own = {
-        "kind": STORE_KIND,
-        "schema_version": SCHEMA_VERSION,
-        "recipe_digest": "test",
-        "complete": True,
-    }
-    (root / "zarr.json").write_bytes(document_bytes(group_document({"voco": own})))
+    publish(root, rows, [], found=len(rows), recipe_digest="test")
     return root
 
 
@@ -67,12 +58,13 @@ SHAPES = {
 
 
 def small_run(store: Path, out: Path, *sets: str) -> PretrainConfig:
-    """Settings of a run with 12 crops of 32^3 a step: a 2 x 2 grid, two volumes, one crop."""
+    """Settings of a run with 10 crops of 16 x 16 x 32 a step: two volumes, four cells, a crop."""
     return load_config(
         "tiny",
         (
             "objective.grid=[2, 2, 1]",
-            "objective.crops=2",
+            "objective.crop_vox=[16, 16, 32]",
+            "objective.crops=1",
             "train.batch_size=2",
             "train.steps=6",
             "train.log_every=1",
