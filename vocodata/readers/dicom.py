@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import CTImageStorage
 
 from vocodata.errors import GeometryError, ImplausibleScanError, UnreadableScanError
 from vocodata.geometry import Header, Size, Volume, checked_affine
@@ -40,7 +41,7 @@ _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 _TILT_LIMIT_DEGREES = 0.3
 _ORIENTATION_TOLERANCE = 1e-4
 # A slice may be this share of a gap away from its place on an even grid (positions are rounded).
-_UNEVEN_LIMIT = 0.02
+_UNEVEN_LIMIT = 0.05
 _SAME_PLACE_MM = 1e-3
 
 
@@ -50,8 +51,6 @@ class _Slice:
 
     path: Path
     series: str
-    modality: str
-    is_localizer: bool
     rows: int
     columns: int
     spacing_mm: tuple[float, float]
@@ -106,6 +105,9 @@ def _headers(folder: Path) -> list[_Slice]:
         dataset = _dataset(path, specific_tags=_TAGS, stop_before_pixels=True)
         if "Rows" in dataset:
             slices.append(_slice(path, dataset))
+        elif dataset.file_meta.get("MediaStorageSOPClassUID") == CTImageStorage:
+            msg = f"{path.name} is a CT slice that ends before its pixels. Fetch it again."
+            raise UnreadableScanError(msg, code="corrupt_dicom")
     if not slices:
         msg = f"Folder {folder.name} holds no DICOM image; expected the slices of one CT series."
         raise UnreadableScanError(msg, code="no_dicom")
@@ -135,8 +137,6 @@ def _slice(path: Path, dataset: Any) -> _Slice:  # noqa: ANN401 (pydicom's field
         return _Slice(
             path=path,
             series=str(dataset.SeriesInstanceUID),
-            modality=modality,
-            is_localizer=is_localizer,
             rows=int(dataset.Rows),
             columns=int(dataset.Columns),
             spacing_mm=_numbers(dataset, "PixelSpacing", 2),
@@ -160,6 +160,9 @@ def _refuse_not_ct(path: Path, modality: str, *, is_localizer: bool) -> None:
 
 
 def _numbers(dataset: Any, keyword: str, count: int) -> tuple[Any, ...]:  # noqa: ANN401 (pydicom)
+    if keyword not in dataset:
+        msg = f"{keyword} is missing"
+        raise ValueError(msg)
     values = tuple(float(value) for value in dataset[keyword].value or ())
     if len(values) != count or not np.isfinite(values).all():
         msg = f"{keyword} is {values}, expected {count} finite numbers"
@@ -223,7 +226,7 @@ def _refuse_irregular(along_mm: list[float], folder: Path) -> None:
         )
         raise GeometryError(msg, code="missing_slices")
     even = np.linspace(along_mm[0], along_mm[-1], len(along_mm))
-    if np.abs(even - along_mm).max() > _UNEVEN_LIMIT * usual * max(1.0, len(along_mm) ** 0.5 / 4):
+    if np.abs(even - along_mm).max() > _UNEVEN_LIMIT * usual:
         msg = (
             f"Distances between slices in {folder.name} run from {gaps.min():g} ({at}) to "
             f"{gaps.max():g} mm; expected them equal. Resample the series, or leave it out."
