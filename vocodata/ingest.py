@@ -84,7 +84,8 @@ class ProcessedScan:
         source_spacing_mm: Spacing of the file along its RAS-ordered axes, mm.
         source_digest: Hex SHA-256 of the file's voxels in RAS order, whatever file held them.
         flags: Short words on what a reader should know: `rounded_hu` (the file's HU were not
-            whole), `clipped_hu` (some did not fit int16), `no_air` (no voxel below -500 HU).
+            whole), `clipped_hu` (some did not fit int16), `no_air` (nothing in the file is below
+            -500 HU).
     """
 
     hu: Volume
@@ -130,6 +131,7 @@ def _process(scan: Scan, preset: Preset) -> ProcessedScan:
     _refuse_implausible_values(source)
     digest, source_shape, source_spacing = voxel_digest(source), source.shape_XYZ, source.spacing_mm
     source_affine, is_whole = source.affine, source.data_XYZ.dtype == np.int16
+    has_air = bool(source.data_XYZ.min() < BODY_ABOVE_HU)
     hu, clipped = _as_int16(resample(source, preset.spacing_mm))
     del source
     box = _foreground(hu, preset)
@@ -142,7 +144,7 @@ def _process(scan: Scan, preset: Preset) -> ProcessedScan:
     checks = {
         "rounded_hu": not is_whole,
         "clipped_hu": clipped > 0,
-        "no_air": stats.hu_min >= BODY_ABOVE_HU,
+        "no_air": not has_air,
     }
     return ProcessedScan(
         hu=hu,
