@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vocodata.build import build as build
+    from vocodata.building import build as build
     from vocodata.discover import find_scans as find_scans
     from vocodata.geometry import Size as Size
     from vocodata.geometry import Spacing as Spacing
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vocodata.store import verify as verify
 
 _HOME = {
-    "build": "vocodata.build",
+    "build": "vocodata.building",
     "find_scans": "vocodata.discover",
     "Size": "vocodata.geometry",
     "Spacing": "vocodata.geometry",
@@ -30,7 +30,7 @@ _HOME = {
     "open_store": "vocodata.store",
     "verify": "vocodata.store",
 }
-__all__ = list(_HOME)  # noqa: PLE0605 - built from the one table
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> object:

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from vocodata.build import build
+from vocodata.building import build
 
 
 def _volume(seed, size):

@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 
-from vocodata.build import build
+from vocodata.building import build
 
 
 def _in_child(action):

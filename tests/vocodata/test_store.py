@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from vocodata.build import build
+from vocodata.building import build
 from vocodata.discover import Scan
 from vocodata.errors import DiskFullError, StoreError
 from vocodata.geometry import Volume

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
@@ -116,7 +116,7 @@ class CatalogRow:
 
     def to_record(self) -> dict[str, Any]:
         """Plain values, as Parquet and JSON take them."""
-        record = asdict(self)
+        record = {field.name: getattr(self, field.name) for field in fields(self)}
         names = {str(value): self.label_names[value] for value in sorted(self.label_names)}
         record["label_names"] = json.dumps(names, ensure_ascii=False)
         return record

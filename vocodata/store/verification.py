@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vocodata.errors import StoreError
 from vocodata.geometry import Size
 from vocodata.store.atomic import temporary_files
-from vocodata.store.catalog import CatalogRow, ShardRecord, catalog_rows, shard_records
+from vocodata.store.catalog import (
+    CatalogRow,
+    ShardRecord,
+    catalog_rows,
+    shard_records,
+)
 from vocodata.store.metadata import (
     document_bytes,
     scan_documents,

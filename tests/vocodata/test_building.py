@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 
-from vocodata.build import build, build_status
+import vocodata
+from vocodata.building import build, build_status
 from vocodata.discover import find_scans
 from vocodata.errors import (
     REASONS,
@@ -321,7 +322,7 @@ def test_a_full_disk_ends_the_build_and_leaves_it_resumable(make_sources, tmp_pa
     out = tmp_path / "ct.zarr"
     # A limit on the size of a file stands for a disk without room: the kernel refuses the write.
     script = (
-        "import resource, sys; from vocodata.build import build\n"
+        "import resource, sys; from vocodata.building import build\n"
         "from vocodata.errors import DiskFullError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, resource.RLIM_INFINITY))\n"
         "try: build(sys.argv[1], sys.argv[2], workers=0)\n"
@@ -435,3 +436,10 @@ def test_a_scan_unaccounted_for_fails_loudly(built, tmp_path):
         with pytest.raises(StoreError, match=r"scans were found.*unaccounted") as caught:
             prove_accounting(tmp_path, found)
         assert caught.value.code == "accounting"
+
+
+def test_the_public_name_stays_the_function():
+    assert vocodata.build is build
+    assert vocodata.build is build
+    assert vocodata.verify is verify
+    assert callable(vocodata.store.verify)

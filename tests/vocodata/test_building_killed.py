@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vocodata.build import build
+from vocodata.building import build
 from vocodata.store import verify
 
 PROGRAM = Path(__file__).with_name("killed_builds.py")
