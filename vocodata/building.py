@@ -13,9 +13,9 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vocodata.discover import find_scans
 from vocodata.errors import (
@@ -30,6 +30,9 @@ from vocodata.ledger import EXCLUDED, STORED, Ledger, default_ledger
 from vocodata.lock import build_lock, is_locked
 from vocodata.manifest import Manifest, load_manifest
 from vocodata.plan import BuildPlan, make_plan
+from vocodata.progress import BuildEvent as BuildEvent
+from vocodata.progress import BuildReport as BuildReport
+from vocodata.progress import EventKind
 from vocodata.signals import Stop, stop_on_signals
 from vocodata.store.atomic import discard_tree, make_folder, sweep
 from vocodata.store.metadata import SCHEMA_VERSION
@@ -47,62 +50,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from vocodata.discover import Scan
-    from vocodata.store.catalog import ExcludedRow
-
-
-@dataclass(frozen=True)
-class BuildEvent:
-    """Something that happened, for whoever shows progress.
-
-    Attributes:
-        kind: `plan` once, `stored` or `excluded` for each scan, `done` once.
-        scan: Id, or "".
-        done: Scans settled so far, of `total`, earlier builds included.
-        total: Scans found.
-        seconds: Since the build began.
-        message: For people; for an excluded scan, its reason and detail.
-    """
-
-    kind: Literal["plan", "stored", "excluded", "done"]
-    scan: str
-    done: int
-    total: int
-    seconds: float
-    message: str
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """How a build ended.
-
-    Attributes:
-        store: Its folder.
-        found: Scans of the manifest; always `stored` plus all excluded.
-        stored: Scans in the store now.
-        skipped_done: Of those, how many were there before.
-        excluded: Reason -> scans.
-        excluded_rows: Each of them.
-        seconds: Duration.
-        bytes_written: Of shards, in this run.
-        digest: Of the catalogue, and so of every shard.
-        max_excluded: What the caller allowed.
-    """
-
-    store: Path
-    found: int
-    stored: int
-    skipped_done: int
-    excluded: dict[str, int]
-    excluded_rows: list[ExcludedRow] = field(repr=False)
-    seconds: float
-    bytes_written: int
-    digest: str
-    max_excluded: int | None = None
-
-    def exceeds(self, max_excluded: int | None = None) -> bool:
-        """Whether more scans are excluded than allowed, or nothing could be stored at all."""
-        limit = self.max_excluded if max_excluded is None else max_excluded
-        return self.stored == 0 or (limit is not None and len(self.excluded_rows) > limit)
 
 
 def build(
@@ -322,7 +269,7 @@ class _Run:
 
     def _event(
         self,
-        kind: Literal["plan", "stored", "excluded", "done"],
+        kind: EventKind,
         scan: str = "",
         message: str = "",
     ) -> None:

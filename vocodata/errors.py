@@ -11,6 +11,7 @@
     │   ├── StoreLockedError            another build is at work there
     │   └── DiskFullError               exit code 4
     ├── LedgerError (ValueError)            the build's ledger is damaged or of another build
+    ├── SchedulerError (ConnectionError)    the Dask scheduler cannot be reached, or went away
     ├── BuildInterruptedError               stopped by a signal; resumable
     └── SampleUnavailableError (OSError)    the sample scans cannot be fetched
 
@@ -68,6 +69,7 @@ REASONS: dict[str, str] = {
     "store_locked": "Another build is writing to the store.",
     "disk_full": "The disk or the quota is full.",
     "accounting": "Scans found are not those in the catalogue and the excluded ones together.",
+    "scheduler": "The Dask scheduler cannot be reached, or went away.",
     "interrupted": "The build was stopped by a signal.",
     "kills_worker": "Processing the scan ended its worker three times; most often out of memory.",
     "out_of_memory": "The scan does not fit the memory.",
@@ -166,6 +168,13 @@ class DiskFullError(StoreError):
     """No room for what must be written; nothing half-written is left behind."""
 
     default_code = "disk_full"
+    exit_code = 4
+
+
+class SchedulerError(VocoDataError, ConnectionError):
+    """The Dask scheduler cannot be reached, or went away; the build can be resumed."""
+
+    default_code = "scheduler"
     exit_code = 4
 
 

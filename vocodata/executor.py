@@ -19,6 +19,8 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from vocodata.errors import SchedulerError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -30,6 +32,8 @@ DEATHS = 3
 """Workers that may die of a job before it is given up."""
 WINDOW = 4
 """Futures in flight for each worker."""
+CONNECT_TIMEOUT_S = 20
+"""How long a scheduler may take to answer."""
 
 _DASK_SETTINGS: dict[str, Any] = {
     # The first death gives the job back to us; who is to blame is decided here.
@@ -40,7 +44,6 @@ _DASK_SETTINGS: dict[str, Any] = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
     "distributed.admin.tick.limit": "1h",
-    "distributed.comm.timeouts.connect": "60s",
 }
 _WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -165,11 +168,21 @@ def _alone(
 
 def _result(future: Any) -> Any:  # noqa: ANN401 (whatever the task returns)
     """What the task returned; the exception if its worker died; raises what the task raised."""
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, _distributed().scheduler.KilledWorker):
+    distributed = _distributed()
+    try:
+        error = future.exception()
+        if error is None:
+            return future.result()
+    except distributed.client.FutureCancelledError as cancelled:
+        error = cancelled
+    if isinstance(error, distributed.scheduler.KilledWorker):
         return error
+    if isinstance(error, distributed.client.FutureCancelledError):
+        msg = (
+            "The Dask scheduler went away while scans were being built; expected it to stay. "
+            "Start it again, then build again with --resume."
+        )
+        raise SchedulerError(msg) from error
     raise error
 
 
@@ -186,7 +199,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         stack.enter_context(_quiet("distributed"))
         stack.enter_context(dask.config.set({**_DASK_SETTINGS, **environment}))
         if scheduler is not None:
-            yield stack.enter_context(distributed.Client(scheduler, set_as_default=False))
+            yield stack.enter_context(_connected(scheduler))
             return
         has_dashboard = importlib.util.find_spec("bokeh") is not None
         cluster = stack.enter_context(
@@ -200,6 +213,17 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
             )
         )
         yield stack.enter_context(distributed.Client(cluster, set_as_default=False))
+
+
+def _connected(scheduler: str) -> Any:  # noqa: ANN401 (half typed)
+    try:
+        return _distributed().Client(scheduler, set_as_default=False, timeout=CONNECT_TIMEOUT_S)
+    except (OSError, ValueError) as error:
+        msg = (
+            f"No Dask scheduler answers at {scheduler!r} ({error}); expected an address such as "
+            "tcp://host:8786. Start one with 'dask scheduler', or leave --scheduler out."
+        )
+        raise SchedulerError(msg) from error
 
 
 @contextlib.contextmanager

@@ -2,10 +2,14 @@
 
 import os
 import signal
+import time
 from itertools import count
 
 import pytest
+from distributed import LocalCluster
 
+from vocodata import executor
+from vocodata.errors import SchedulerError
 from vocodata.executor import Lost, run_dask, run_inline, usable_cores
 
 
@@ -58,6 +62,29 @@ def test_what_a_task_raises_ends_the_run():
         list(run_dask(task, range(20), workers=1, scheduler=None, should_stop=_never))
     with pytest.raises(ValueError, match="no room"):
         list(run_inline(task, range(20), should_stop=_never))
+
+
+def test_a_scheduler_that_does_not_answer_is_told(monkeypatch):
+    monkeypatch.setattr(executor, "CONNECT_TIMEOUT_S", 0.2)
+    for address in ("tcp://127.0.0.1:9", "nonsense://x"):
+        with pytest.raises(SchedulerError, match="No Dask scheduler answers at") as caught:
+            list(run_dask(abs, [1], workers=1, scheduler=address, should_stop=_never))
+        assert caught.value.exit_code == 4
+
+
+def test_a_scheduler_that_goes_away_is_told():
+    def task(job):
+        time.sleep(0.2)
+        return job
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        results = run_dask(
+            task, range(50), workers=1, scheduler=cluster.scheduler_address, should_stop=_never
+        )
+        next(results)
+        cluster.close()
+        with pytest.raises(SchedulerError, match="went away"):
+            list(results)
 
 
 def test_there_is_a_core_to_work_with():
