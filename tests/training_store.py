@@ -71,6 +71,7 @@ def small_run(store: Path, out: Path, *sets: str) -> PretrainConfig:
             "train.checkpoint_every=3",
             "train.eval_every=0",
             "train.eval_fields=2",
+            "optim.lr=0.001",
             "optim.warmup_steps=2",
             "data.holdout=[trial/*]",
             "device=cpu",

@@ -43,6 +43,12 @@ if TYPE_CHECKING:
     from vocotrain.sizes import ModelSize
 
 
+_WARMUP_TOO_LONG = (
+    "optim.warmup_steps is {}, not less than train.steps: the rate never reaches optim.lr. "
+    "Set a shorter warm-up, or train longer."
+)
+
+
 @dataclass(eq=False)
 class Run:
     """A run in progress.
@@ -145,6 +151,8 @@ def opened_run(config: PretrainConfig, *, resume: bool, on_event: OnEvent) -> It
         if run.metrics is not None:
             stack.callback(run.metrics.close)
         run.tell("start", device=str(device), precision=precision.name, scans=len(data.training))
+        if config.optim.warmup_steps >= config.train.steps:
+            run.tell("warning", message=_WARMUP_TOO_LONG.format(config.optim.warmup_steps))
         yield run
 
 

@@ -22,9 +22,11 @@ def test_every_recipe_is_complete_but_for_store_and_output():
 
 
 def test_the_recipe_follows_from_the_model_size():
-    assert load_config(None, (*GIVEN, "model.size=tiny")).train.steps <= 2000
-    assert load_config(None, GIVEN, values={"model.size": "tiny"}).optim.lr == 1e-3
-    assert load_config(None, (*GIVEN, "model.size=L")).model.size == "L"
+    tiny = load_config("tiny", GIVEN)
+    assert load_config(None, (*GIVEN, "model.size=tiny")) == tiny
+    assert load_config(None, GIVEN, values={"model.size": "tiny"}) == tiny
+    large = load_config(None, (*GIVEN, "model.size=L"))
+    assert large == load_config("voco", (*GIVEN, "model.size=L"))
 
 
 def test_the_variant_decides_what_a_recipe_leaves_out_and_each_repair_can_be_switched():
@@ -184,5 +186,5 @@ def test_no_setting_is_unused():
     text = "\n".join(path.read_text() for path in folder.glob("*.py"))
     for key in keys_of(PretrainConfig):
         part, _, name = f"config.{key}".rpartition(".")
-        read = rf"\b({part.rsplit('.', 1)[-1]}|self)\.{name}\b"
+        read = rf"\b({part.rsplit('.', 1)[-1]}|self|settings)\.{name}\b"
         assert re.search(read, text), f"{key} is read nowhere"

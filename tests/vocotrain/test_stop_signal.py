@@ -1,0 +1,39 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from vocotrain.stop_signal import StopSignal
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_a_wish(number):
+    before = signal.getsignal(number)
+    with StopSignal() as stop:
+        assert stop.number == 0
+        os.kill(os.getpid(), number)
+        assert stop.number == number
+    assert signal.getsignal(number) is before
+
+
+def test_the_second_signal_acts_at_once():
+    def send_twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with StopSignal(), pytest.raises(KeyboardInterrupt):
+        send_twice()
+
+
+def test_another_thread_listens_to_nothing():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def listen():
+        with StopSignal():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    assert seen == [before]
