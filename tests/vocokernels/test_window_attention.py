@@ -159,7 +159,7 @@ def test_finite_differences_agree():
 def test_the_operator_is_registered_soundly(with_pad):
     qkv, table, pad = random_inputs((5, 4, 3), (3, 3, 3), 2, 4, 2, dtype=torch.float32)
     torch.library.opcheck(
-        _forward_op, (qkv, table, pad if with_pad else None, 2, [3, 3, 3], [1, 1, 1])
+        _forward_op, (qkv, table, pad if with_pad else None, [3, 3, 3], [1, 1, 1])
     )
 
 

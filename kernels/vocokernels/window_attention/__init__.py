@@ -55,7 +55,7 @@ def window_attention(
     _check_window(bias_table, heads, window, shift)
     chosen = resolve_backend(backend, qkv)
     run = window_attention_cpu if chosen == "cpu" else window_attention_reference
-    return run(qkv, bias_table, heads=heads, window=window, shift=shift, pad_qkv=pad_qkv)
+    return run(qkv, bias_table, window=window, shift=shift, pad_qkv=pad_qkv)
 
 
 def _check(qkv: Tensor, bias_table: Tensor, pad_qkv: Tensor | None, heads: int) -> None:

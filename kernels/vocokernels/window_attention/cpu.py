@@ -1,25 +1,25 @@
 """Shifted-window attention on a processor: boxes, in chunks that stay in the cache.
 
-No padding, no roll, no mask, no copy of the scores in memory. Each class of boxes (see boxes.py)
-is gathered once, chunks of boxes pass through scores, softmax and product while in the cache,
-and the backward pass computes the weights again. The pads of a box are one more key, the sink:
+No padding, no roll, no mask, no scores in memory. Boxes (see boxes.py) are gathered part by part,
+chunks of a part pass through scores, softmax and product one head at a time, and the backward
+pass computes the weights again. The pads of a box are one more key, the sink:
 
     logit of the sink of query i = q_i . k_pad / sqrt(d) + log sum_p exp T[i - p],   value v_pad
 
 Half precision is read and written as such and computed in float32.
 
-Shapes: B maps, X Y Z tokens, C channels; N boxes of a class, H heads, n tokens and m keys of a
-box, d channels of a head.
+Shapes: B maps, X Y Z tokens, C channels; H heads, N boxes of a part, n tokens of a box and m keys
+(n, or n + 1 with a sink), d channels of a head, T rows of the table, p pads of a box.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vocokernels.window_attention.boxes import BoxClass, Triple, box_classes
+from vocokernels.window_attention.slabs import gather, parts, scatter
 
 # scores held at once, in numbers: they and the weights should stay in the second-level cache
 CHUNK_SCORES = 2**18
@@ -29,40 +29,13 @@ def window_attention_cpu(
     qkv: Tensor,
     bias_table: Tensor,
     *,
-    heads: int,
     window: Triple,
     shift: Triple,
     pad_qkv: Tensor | None = None,
 ) -> Tensor:
-    """Attention in shifted windows; arguments as for `vocokernels.window_attention`."""
-    out: Tensor = _forward_op(qkv, bias_table, pad_qkv, heads, window, shift)
+    """Arguments as for `vocokernels.window_attention`; the table tells the heads."""
+    out: Tensor = _forward_op(qkv, bias_table, pad_qkv, window, shift)
     return out
-
-
-@dataclass(frozen=True, eq=False)
-class _Boxes:
-    """One class of boxes, gathered."""
-
-    kind: BoxClass
-    q: Tensor
-    """(N, H, n, d), scaled by 1 / sqrt(d)."""
-    k: Tensor
-    """(N, H, m, d)."""
-    v: Tensor
-    bias: Tensor
-    """(H, n, m)."""
-
-    def chunks(self) -> Iterator[slice]:
-        """Boxes to take at once."""
-        step = max(1, CHUNK_SCORES // self.bias.numel())
-        for start in range(0, self.q.shape[0], step):
-            yield slice(start, start + step)
-
-    def weights(self, chunk: slice) -> Tensor:
-        """Attention weights of some boxes, (N, H, n, m)."""
-        logits = torch.matmul(self.q[chunk], self.k[chunk].transpose(-1, -2))
-        logits += self.bias
-        return torch.softmax(logits, dim=-1)
 
 
 @torch.library.custom_op("vocokernels::window_attention_cpu", mutates_args=(), device_types="cpu")
@@ -70,18 +43,20 @@ def _forward_op(
     qkv: Tensor,
     bias_table: Tensor,
     pad_qkv: Tensor | None,
-    heads: int,
     window: Sequence[int],
     shift: Sequence[int],
 ) -> Tensor:
     out = qkv.new_empty(*qkv.shape[:4], qkv.shape[4] // 3)
+    dtype = _compute_dtype(qkv)
+    table_HT = bias_table.to(dtype).t().contiguous()
     # autocast would turn the float32 products below into half precision ones
     with torch.autocast("cpu", enabled=False):
-        for boxes in _gather_all(qkv, bias_table, pad_qkv, heads, window, shift):
-            result = torch.empty_like(boxes.q)
-            for chunk in boxes.chunks():
-                result[chunk] = boxes.weights(chunk) @ boxes.v[chunk]
-            _slab(out, boxes.kind, 1, heads)[0].copy_(_as_slab(result, boxes.kind))
+        for kind in _classes(qkv, window, shift):
+            bias_Hnm = _bias(table_HT, kind)
+            sink = _sink(qkv, pad_qkv) if kind.code_p.numel() else None
+            for part in parts(kind, qkv.shape[0], out.shape[4]):
+                rows = gather(qkv, kind, part, dtype=dtype, sink_W=sink)
+                scatter(out, kind, part, _part_out(rows, bias_Hnm))
     return out
 
 
@@ -93,112 +68,124 @@ def _backward_op(
     qkv: Tensor,
     bias_table: Tensor,
     pad_qkv: Tensor | None,
-    heads: int,
     window: Sequence[int],
     shift: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
-    compute = _compute_dtype(qkv)
-    grad_table = bias_table.new_zeros(bias_table.shape, dtype=compute)
-    grad_pad = qkv.new_zeros(3, heads, qkv.shape[4] // 3 // heads, dtype=compute)
+    dtype = _compute_dtype(qkv)
+    table_HT = bias_table.to(dtype).t().contiguous()
+    grad_table_HT = torch.zeros_like(table_HT)
+    grad_pad = qkv.new_zeros(qkv.shape[4], dtype=dtype)
     with torch.autocast("cpu", enabled=False):
-        for boxes in _gather_all(qkv, bias_table, pad_qkv, heads, window, shift):
-            grad_out_NHnd = _boxes(grad_out, boxes.kind, 1, heads)[0]
-            grads, grad_bias = _box_gradients(boxes, grad_out_NHnd, grad_pad)
-            slab = _slab(grad_qkv, boxes.kind, 3, heads)
-            for target, source in zip(slab, grads, strict=True):
-                target.copy_(_as_slab(source, boxes.kind))
-            _add_table_gradient(grad_table, grad_bias, bias_table, boxes.kind)
+        for kind in _classes(qkv, window, shift):
+            bias_Hnm = _bias(table_HT, kind)
+            grad_bias_Hnm = torch.zeros_like(bias_Hnm)
+            sink = _sink(qkv, pad_qkv) if kind.code_p.numel() else None
+            for part in parts(kind, qkv.shape[0], grad_out.shape[4]):
+                rows = gather(qkv, kind, part, dtype=dtype, sink_W=sink)
+                grad_rows = gather(grad_out, kind, part, dtype=dtype)
+                _part_gradients(rows, grad_rows, bias_Hnm, grad_bias_Hnm)
+                scatter(grad_qkv, kind, part, rows)
+                if sink is not None:
+                    grad_pad += rows[:, -1].sum(0)
+            _add_table_gradient(grad_table_HT, grad_bias_Hnm, table_HT, kind)
     return (
         grad_qkv,
-        grad_table.to(bias_table.dtype),
-        grad_pad.flatten().to(qkv.dtype if pad_qkv is None else pad_qkv.dtype),
+        grad_table_HT.t().to(bias_table.dtype, memory_format=torch.contiguous_format),
+        grad_pad.to(qkv.dtype if pad_qkv is None else pad_qkv.dtype),
     )
 
 
-def _box_gradients(
-    boxes: _Boxes, grad_out_NHnd: Tensor, grad_pad: Tensor
-) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-    """Gradients of q, k, v of the real tokens and of the bias; adds to the pad's."""
-    n, scale = boxes.kind.tokens, boxes.q.shape[-1] ** -0.5
-    grad_q = torch.empty_like(boxes.q)
-    grad_k, grad_v = torch.empty_like(grad_q), torch.empty_like(grad_q)
-    grad_bias = torch.zeros_like(boxes.bias)
-    for chunk in boxes.chunks():
-        weights, grad = boxes.weights(chunk), grad_out_NHnd[chunk]
-        all_v = weights.transpose(-1, -2) @ grad
-        grad_weights = grad @ boxes.v[chunk].transpose(-1, -2)
+def _part_out(rows_NmW: Tensor, bias_Hnm: Tensor) -> Tensor:
+    """Attention of a part, (N, n, C)."""
+    heads, n, _ = bias_Hnm.shape
+    q, k, v = _by_head(rows_NmW, 3, heads)
+    out_HNdn = torch.empty(heads, q.shape[1], q.shape[3], n, dtype=q.dtype)
+    for here in _chunks(q, bias_Hnm):
+        weights = _weights(q[here][:, :n], k[here], bias_Hnm[here[0]])
+        # products that end in d columns crawl where d is small; transposed they do not
+        torch.bmm(v[here].mT, weights.mT, out=out_HNdn[here])
+    return out_HNdn.permute(1, 3, 0, 2).flatten(2)
+
+
+def _part_gradients(
+    rows_NmW: Tensor, grad_NnC: Tensor, bias_Hnm: Tensor, grad_bias_Hnm: Tensor
+) -> None:
+    """Put the gradients of q, k, v in their place; add to that of the bias."""
+    heads, n, m = bias_Hnm.shape
+    q, k, v = _by_head(rows_NmW, 3, heads)
+    (grad,) = _by_head(grad_NnC, 1, heads)
+    scale = q.shape[-1] ** -0.5
+    grad_q = torch.empty(*q.shape[:2], q.shape[3], n, dtype=q.dtype)
+    grad_k, grad_v = torch.empty(2, *q.shape[:2], q.shape[3], m, dtype=q.dtype).unbind(0)
+    for here in _chunks(q, bias_Hnm):
+        some_q, some_k, some_grad = q[here][:, :n], k[here], grad[here]
+        weights = _weights(some_q, some_k, bias_Hnm[here[0]])
+        torch.bmm(some_grad.mT, weights, out=grad_v[here])
+        grad_weights = torch.bmm(some_grad, v[here].mT)
         grad_logits = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
-        grad_bias += grad_logits.sum(0)
-        all_k = grad_logits.transpose(-1, -2) @ boxes.q[chunk]
-        torch.mul(grad_logits @ boxes.k[chunk], scale, out=grad_q[chunk])
-        grad_k[chunk], grad_v[chunk] = all_k[:, :, :n], all_v[:, :, :n]
-        if all_k.shape[2] > n:
-            grad_pad[1] += all_k[:, :, n].sum(0)
-            grad_pad[2] += all_v[:, :, n].sum(0)
-    return (grad_q, grad_k, grad_v), grad_bias
+        grad_bias_Hnm[here[0]] += grad_logits.sum(0)
+        # beta=0: what lies there is not read, only the product is scaled
+        grad_q[here].baddbmm_(some_k.mT, grad_logits.mT, beta=0, alpha=scale)
+        grad_k[here].baddbmm_(some_q.mT, grad_logits, beta=0, alpha=scale)
+    q[:, :, :n], q[:, :, n:] = grad_q.mT, 0
+    k.copy_(grad_k.mT)
+    v.copy_(grad_v.mT)
 
 
-def _gather_all(
-    qkv: Tensor,
-    bias_table: Tensor,
-    pad_qkv: Tensor | None,
-    heads: int,
-    window: Sequence[int],
-    shift: Sequence[int],
-) -> Iterator[_Boxes]:
-    """The boxes of a batch of maps, one class after the other."""
-    compute = _compute_dtype(qkv)
-    table_HT = bias_table.to(compute).t().contiguous()
-    pad = qkv.new_zeros(qkv.shape[4]) if pad_qkv is None else pad_qkv.to(qkv.dtype)
-    _, pad_k, pad_v = pad.to(compute).view(3, heads, -1).unbind(0)
-    for kind in box_classes(_triple(qkv.shape[1:4]), _triple(window), _triple(shift)):
-        q, k, v = _boxes(qkv, kind, 3, heads)
-        bias = _bias_of(table_HT, kind.table_rows())
-        if kind.code_p.numel():
-            sink = _bias_of(table_HT, kind.pad_table_rows()).logsumexp(-1, keepdim=True)
-            bias = torch.cat([bias, sink], -1)
-            k = torch.cat([k, pad_k[:, None].expand(k.shape[0], -1, -1, -1)], 2)
-            v = torch.cat([v, pad_v[:, None].expand(v.shape[0], -1, -1, -1)], 2)
-        yield _Boxes(kind, q * q.shape[-1] ** -0.5, k, v, bias)
+def _by_head(rows_NmW: Tensor, pieces: int, heads: int) -> tuple[Tensor, ...]:
+    """Views of q, k, v (or of one) by head, (H, N, m, d) each."""
+    return torch.unflatten(rows_NmW, 2, (pieces, heads, -1)).permute(2, 3, 0, 1, 4).unbind(0)
+
+
+def _chunks(q_HNmd: Tensor, bias_Hnm: Tensor) -> Iterator[tuple[int, slice]]:
+    """Head and boxes to take at once."""
+    step = max(1, CHUNK_SCORES // bias_Hnm[0].numel())
+    for head in range(q_HNmd.shape[0]):
+        for start in range(0, q_HNmd.shape[1], step):
+            yield head, slice(start, start + step)
+
+
+def _weights(q_Nnd: Tensor, k_Nmd: Tensor, bias_nm: Tensor) -> Tensor:
+    """Attention weights of some boxes and one head, (N, n, m)."""
+    logits = torch.baddbmm(bias_nm, q_Nnd, k_Nmd.mT, alpha=q_Nnd.shape[-1] ** -0.5)
+    return torch.softmax(logits, dim=-1)
+
+
+def _classes(qkv: Tensor, window: Sequence[int], shift: Sequence[int]) -> tuple[BoxClass, ...]:
+    return box_classes(_triple(qkv.shape[1:4]), _triple(window), _triple(shift))
+
+
+def _bias(table_HT: Tensor, kind: BoxClass) -> Tensor:
+    """Bias of each query and key of a box, with the sink's as the last, (H, n, m)."""
+    bias = _table_at(table_HT, kind.table_rows())
+    if not kind.code_p.numel():
+        return bias
+    pads_Hnp = _table_at(table_HT, kind.pad_table_rows())
+    return torch.cat([bias, pads_Hnp.logsumexp(-1, keepdim=True)], dim=-1)
 
 
 def _add_table_gradient(
-    grad_table: Tensor, grad_bias_Hnm: Tensor, bias_table: Tensor, kind: BoxClass
+    grad_table_HT: Tensor, grad_bias_Hnm: Tensor, table_HT: Tensor, kind: BoxClass
 ) -> None:
+    """Undo `_bias`."""
     n = kind.tokens
-    real = grad_bias_Hnm[:, :, :n].permute(1, 2, 0).flatten(0, 1)
-    grad_table.index_add_(0, kind.table_rows().flatten(), real)
+    rows = kind.table_rows().flatten()
+    grad_table_HT.index_add_(1, rows, grad_bias_Hnm[:, :, :n].flatten(1))
     if kind.code_p.numel():
-        logits = _bias_of(bias_table.to(grad_table.dtype).t(), kind.pad_table_rows())
-        pads = (torch.softmax(logits, -1) * grad_bias_Hnm[:, :, n:]).permute(1, 2, 0).flatten(0, 1)
-        grad_table.index_add_(0, kind.pad_table_rows().flatten(), pads)
+        share_Hnp = torch.softmax(_table_at(table_HT, kind.pad_table_rows()), dim=-1)
+        pads = share_Hnp.mul_(grad_bias_Hnm[:, :, n:]).flatten(1)
+        grad_table_HT.index_add_(1, kind.pad_table_rows().flatten(), pads)
 
 
-def _bias_of(table_HT: Tensor, rows: Tensor) -> Tensor:
-    """Entries of the table for pairs of tokens, (H, n, m)."""
+def _table_at(table_HT: Tensor, rows: Tensor) -> Tensor:
     return table_HT.index_select(1, rows.flatten()).view(-1, *rows.shape)
 
 
-def _boxes(map_BXYZC: Tensor, kind: BoxClass, parts: int, heads: int) -> Tensor:
-    """Copy a class of boxes out of a map, (parts, N, H, n, d), in the type of the computation."""
-    slab = _slab(map_BXYZC, kind, parts, heads).to(_compute_dtype(map_BXYZC))
-    return slab.reshape(parts, -1, heads, kind.tokens, slab.shape[-1])
-
-
-def _slab(map_BXYZC: Tensor, kind: BoxClass, parts: int, heads: int) -> Tensor:
-    """View of a class of boxes in a map, (parts, B, counts, H, reals, d)."""
-    view = torch.unflatten(map_BXYZC, 4, (parts, heads, -1))
-    for axis in (2, 1, 0):
-        start, count, real = kind.start[axis], kind.count[axis], kind.real[axis]
-        view = view.narrow(axis + 1, start, count * real)
-        view = torch.unflatten(view, axis + 1, (count, real))
-    return view.permute(7, 0, 1, 3, 5, 8, 2, 4, 6, 9)
-
-
-def _as_slab(boxes_NHnd: Tensor, kind: BoxClass) -> Tensor:
-    _, heads, _, width = boxes_NHnd.shape
-    return boxes_NHnd.view(-1, *kind.count, heads, *kind.real, width)
+def _sink(qkv: Tensor, pad_qkv: Tensor | None) -> Tensor:
+    """What a pad token holds, rounded as the tokens are; it is key and value and asks nothing."""
+    pad = qkv.new_zeros(qkv.shape[4]) if pad_qkv is None else pad_qkv.to(qkv.dtype)
+    return pad.to(_compute_dtype(qkv))
 
 
 def _compute_dtype(tensor: Tensor) -> torch.dtype:
@@ -215,7 +202,6 @@ def _(
     qkv: Tensor,
     bias_table: Tensor,  # noqa: ARG001 - the operator's signature
     pad_qkv: Tensor | None,  # noqa: ARG001 - the operator's signature
-    heads: int,  # noqa: ARG001 - the operator's signature
     window: Sequence[int],  # noqa: ARG001 - the operator's signature
     shift: Sequence[int],  # noqa: ARG001 - the operator's signature
 ) -> Tensor:
@@ -228,7 +214,6 @@ def _(
     qkv: Tensor,
     bias_table: Tensor,
     pad_qkv: Tensor | None,
-    heads: int,  # noqa: ARG001 - the operator's signature
     window: Sequence[int],  # noqa: ARG001 - the operator's signature
     shift: Sequence[int],  # noqa: ARG001 - the operator's signature
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -249,7 +234,7 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:  # noqa:
     # once only: checkpointing lets go of a saved tensor when it is read
     saved = ctx.saved_tensors
     grad_qkv, grad_table, grad_pad = _backward_op(grad_out, *saved, *ctx.settings)
-    return grad_qkv, grad_table, None if saved[2] is None else grad_pad, None, None, None
+    return grad_qkv, grad_table, None if saved[2] is None else grad_pad, None, None
 
 
 _forward_op.register_autograd(_backward, setup_context=_save)

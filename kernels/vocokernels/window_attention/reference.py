@@ -22,12 +22,11 @@ def window_attention_reference(
     qkv: Tensor,
     bias_table: Tensor,
     *,
-    heads: int,
     window: Triple,
     shift: Triple,
     pad_qkv: Tensor | None = None,
 ) -> Tensor:
-    """Attention in shifted windows; arguments as for `vocokernels.window_attention`.
+    """Arguments as for `vocokernels.window_attention`; the table tells the heads.
 
     Any device, any floating type: float64 is computed as such, all else in float32. Gradients
     come from autograd.
@@ -44,7 +43,7 @@ def window_attention_reference(
     hidden_Mnn = (regions_Mn3[:, :, None] != regions_Mn3[:, None]).any(-1)
 
     maps, windows, tokens = qkv.shape[0], hidden_Mnn.shape[0], hidden_Mnn.shape[1]
-    split = torch.unflatten(tokens_Mnc, -1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    split = torch.unflatten(tokens_Mnc, -1, (3, bias_table.shape[1], -1)).permute(2, 0, 3, 1, 4)
     q, k, v = torch.unflatten(split, 1, (maps, windows)).unbind(0)
     bias_Hnn = bias_table.to(compute)[_table_rows(tokens, window).to(qkv.device)].permute(2, 0, 1)
     logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + bias_Hnn
