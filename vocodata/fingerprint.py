@@ -66,17 +66,14 @@ def fingerprint(volume: Volume) -> str:
         volume: HU in RAS, resampled and cropped.
     """
     low, high = WINDOW_HU
-    edges = [np.linspace(0, n, CELLS + 1) for n in volume.shape_XYZ]
-    slice_mm3 = float(np.prod(volume.spacing_mm))
+    to_x, to_y, to_z = (_cell_weights(np.linspace(0, n, CELLS + 1), n) for n in volume.shape_XYZ)
     plane_XYZ = np.empty((CELLS, CELLS, volume.shape_XYZ.z))
     tissue_mm3 = np.empty(volume.shape_XYZ.z)
     for z in range(volume.shape_XYZ.z):
-        share_XY = (np.clip(volume.data_XYZ[:, :, z], low, high).astype(np.float64) - low) / (
-            high - low
-        )
-        plane_XYZ[:, :, z] = _cell_means(_cell_means(share_XY, edges[0], 0), edges[1], 1)
-        tissue_mm3[z] = share_XY.sum() * slice_mm3
-    thumbnail = np.rint(_cell_means(plane_XYZ, edges[2], 2) * 255).astype(np.uint8)
+        share_XY = (np.clip(volume.data_XYZ[:, :, z], low, high) - low) / (high - low)
+        plane_XYZ[:, :, z] = to_x @ share_XY @ to_y.T
+        tissue_mm3[z] = share_XY.sum() * float(np.prod(volume.spacing_mm))
+    thumbnail = np.rint(plane_XYZ @ to_z.T * 255).astype(np.uint8)
     profile = _profile(tissue_mm3, volume.spacing_mm.z)
     parts = (base64.b64encode(part.tobytes()).decode() for part in (thumbnail, profile))
     return ":".join(("v1", *parts))
@@ -99,21 +96,17 @@ def parse_fingerprint(text: str) -> Fingerprint:
     )
 
 
-def _cell_means(
-    values: NDArray[np.float64], edges: NDArray[np.float64], axis: int
-) -> NDArray[np.float64]:
-    """Means between `edges` (in voxels, not whole) along an axis; edge voxels count by share."""
-    total = np.concatenate([np.zeros_like(values.take([0], axis)), values.cumsum(axis)], axis=axis)
-    lower = np.floor(edges).astype(int)
-    upper = np.minimum(lower + 1, values.shape[axis])
-    weight = (edges - lower).reshape([-1 if a == axis else 1 for a in range(values.ndim)])
-    at_edge = total.take(lower, axis) * (1 - weight) + total.take(upper, axis) * weight
-    return np.asarray(np.diff(at_edge, axis=axis) / (edges[1] - edges[0]))
+def _cell_weights(edges: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Matrix (cells, voxels) that takes means between `edges`; edge voxels count by their share."""
+    voxels = np.arange(count)
+    upper = np.minimum(edges[1:, None], voxels + 1)
+    lower = np.maximum(edges[:-1, None], voxels)
+    return np.asarray(np.maximum(upper - lower, 0) / np.diff(edges)[:, None])
 
 
 def _profile(tissue_mm3: NDArray[np.float64], spacing_z_mm: float) -> NDArray[np.uint8]:
-    """Mean tissue area of each slab; the last slab may be a part of one and is left out."""
+    """Mean tissue area of each whole slab; a scan of less than one slab has one."""
     slabs = max(1, int(tissue_mm3.size * spacing_z_mm / SLAB_MM + 1e-6))
     edges = np.minimum(np.arange(slabs + 1) * (SLAB_MM / spacing_z_mm), tissue_mm3.size)
-    area_mm2 = _cell_means(tissue_mm3, edges, 0) * (edges[1] - edges[0]) / SLAB_MM
+    area_mm2 = _cell_weights(edges, tissue_mm3.size) @ tissue_mm3 / spacing_z_mm
     return np.asarray(np.rint(np.clip(area_mm2 / _AREA_UNIT_MM2, 0, 255)), dtype=np.uint8)

@@ -128,10 +128,9 @@ def process_scan(scan: Scan, preset: Preset) -> ProcessedScan:
 def _process(scan: Scan, preset: Preset) -> ProcessedScan:
     _refuse_implausible_grid(read_header(scan.image), preset)
     source = orient_ras(read_volume(scan.image))
-    _refuse_implausible_values(source)
+    hu_min = _plausible_minimum(source)
     digest, source_shape, source_spacing = voxel_digest(source), source.shape_XYZ, source.spacing_mm
     source_affine, is_whole = source.affine, source.data_XYZ.dtype == np.int16
-    has_air = bool(source.data_XYZ.min() < BODY_ABOVE_HU)
     hu, clipped = _as_int16(resample(source, preset.spacing_mm))
     del source
     box = _foreground(hu, preset)
@@ -144,7 +143,7 @@ def _process(scan: Scan, preset: Preset) -> ProcessedScan:
     checks = {
         "rounded_hu": not is_whole,
         "clipped_hu": clipped > 0,
-        "no_air": not has_air,
+        "no_air": hu_min >= BODY_ABOVE_HU,
     }
     return ProcessedScan(
         hu=hu,
@@ -211,7 +210,8 @@ def _refuse_implausible_grid(header: Header, preset: Preset) -> None:
         raise ImplausibleScanError(msg, code="implausible_size")
 
 
-def _refuse_implausible_values(source: Volume) -> None:
+def _plausible_minimum(source: Volume) -> float:
+    """The smallest value, if the values can be HU."""
     low, high = float(source.data_XYZ.min()), float(source.data_XYZ.max())
     if low == high:
         msg = f"All voxels are {low:g}; expected a CT. Fetch the scan again, or leave it out."
@@ -223,7 +223,7 @@ def _refuse_implausible_values(source: Volume) -> None:
         )
         raise ImplausibleScanError(msg, code="implausible_hu")
     if source.data_XYZ.dtype == np.int16:
-        return
+        return low
     outside = np.count_nonzero((source.data_XYZ < _INT16.min) | (source.data_XYZ > _INT16.max))
     if outside > MAX_CLIPPED_SHARE * source.data_XYZ.size:
         msg = (
@@ -232,6 +232,7 @@ def _refuse_implausible_values(source: Volume) -> None:
             "Repair the scan's scaling, or leave it out."
         )
         raise ImplausibleScanError(msg, code="implausible_hu")
+    return low
 
 
 def _as_int16(volume: Volume) -> tuple[Volume, int]:
