@@ -29,7 +29,7 @@ def write_sources(
     *,
     name="btcv",
     size=(40, 34, 28),
-    preset="demo",
+    preset="abdomen",
     labels=False,
     weight=1.0,
     broken=(),

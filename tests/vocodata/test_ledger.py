@@ -13,14 +13,14 @@ from vocodata.store.store import open_store
 
 
 def _scan(name):
-    return Scan(f"btcv/{name}", "btcv", name, Path("/data") / name, None, None, "demo")
+    return Scan(f"btcv/{name}", "btcv", name, Path("/data") / name, None, None, "abdomen")
 
 
 def test_rows_come_back_as_they_were(built, tmp_path):
     rows = catalog_rows(open_store(built).catalog())
     with Ledger(tmp_path / "l.sqlite") as book:
         for row in reversed(rows):
-            scan = Scan(row.id, row.source, row.name, Path("/data"), None, None, "demo")
+            scan = Scan(row.id, row.source, row.name, Path("/data"), None, None, "abdomen")
             book.record_stored(scan, f"recipe of {row.id}", row, seconds=0.5)
         book.record_excluded(_scan("bad"), "r", "truncated_gzip", "ends early", seconds=0.1)
     with Ledger(tmp_path / "l.sqlite", read_only=True) as book:

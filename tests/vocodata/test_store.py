@@ -225,7 +225,7 @@ def test_a_damaged_shard_names_its_scan(built):
         (lambda store: store.read("no", (0, 0, 0), (1, 1, 1)), "'no' is not among the 6 scans"),
         (lambda store: store.read("btcv/case1", (0, 0, 0), (0, 4, 4)), "at least 1 each"),
         (lambda store: store.read_label("abdo/case0", (0, 0, 0), (4, 4, 4)), "has no labels"),
-        (lambda store: store.read_field("btcv/case1"), "has no field.*'demo' does not squeeze"),
+        (lambda store: store.read_field("btcv/case1"), "has no field.*'abdomen' does not squeeze"),
     ],
     ids=["near", "unknown", "empty_box", "no_labels", "no_field"],
 )
@@ -266,14 +266,14 @@ def test_writing_twice_gives_the_same_and_drops_what_was(make_sources, tmp_path,
     make_sources(1, labels=True)
     image = tmp_path / "sources/btcv/images/case0.nii.gz"
     labels = tmp_path / "sources/btcv/labels/case0.nii.gz"
-    scan = Scan("btcv/case0", "btcv", "case0", image, labels, {2: "marker"}, "demo")
-    processed = process_scan(scan, preset("demo"))
+    scan = Scan("btcv/case0", "btcv", "case0", image, labels, {2: "marker"}, "abdomen")
+    processed = process_scan(scan, preset("abdomen"))
     row = write_scan(tmp_path / "a", scan, processed, "zstd")
     first = tree(tmp_path / "a")
     assert write_scan(tmp_path / "a", scan, processed, "zstd") == row
     assert tree(tmp_path / "a") == first
-    bare = Scan("btcv/case0", "btcv", "case0", image, None, None, "demo")
-    write_scan(tmp_path / "a", bare, process_scan(bare, preset("demo")), "zstd")
+    bare = Scan("btcv/case0", "btcv", "case0", image, None, None, "abdomen")
+    write_scan(tmp_path / "a", bare, process_scan(bare, preset("abdomen")), "zstd")
     assert not (tmp_path / "a/scans/btcv/case0/labels").exists()
     wrong = Volume(processed.hu.data_XYZ.astype(np.int32), processed.hu.affine)
     spoiled = type(processed)(**{**processed.__dict__, "hu": wrong})

@@ -19,6 +19,7 @@ from vocodata.store.atomic import temporary_files
 from vocodata.store.catalog import (
     CatalogRow,
     ShardRecord,
+    catalog_digest,
     catalog_rows,
     shard_records,
 )
@@ -119,8 +120,9 @@ def _store_problems(store: Store, rows: list[CatalogRow]) -> list[Problem]:
             "excluded: the build has not finished. Build again with --resume."
         )
         problems.append(Problem("", "incomplete", detail))
-    if attributes["digest"] != store.digest:
-        detail = f"The catalogue's digest is {store.digest}; zarr.json says {attributes['digest']}."
+    digest = catalog_digest(rows)
+    if attributes["digest"] != digest:
+        detail = f"The catalogue's digest is {digest}; zarr.json says {attributes['digest']}."
         problems.append(Problem("", "catalog_digest", detail))
     if len({row.id for row in rows}) != len(rows):
         problems.append(Problem("", "duplicate_id", "The catalogue has a scan twice."))
