@@ -1,0 +1,118 @@
+"""`voco data ...`: from scans to a store."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vococli.errors import INPUT_DATA, VERIFICATION
+from vococli.output import print_facts, print_json, print_table
+from vococli.progress import open_progress
+
+app = typer.Typer(help="Build, look at and verify stores of CT scans.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Folder of a store.")]
+
+
+@app.command(epilog="Example: voco data build --sources manifest.yaml --out ct.zarr --workers 8")
+def build(
+    sources: Annotated[Path, typer.Option(help="Manifest: which scans, and where they lie.")],
+    out: Annotated[Path, typer.Option(help="Folder of the store to write.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a build.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what lies at --out.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes; 0 works in this one. Default: by cores.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler to use instead of --workers.")
+    ] = None,
+    max_excluded: Annotated[
+        int | None,
+        typer.Option(min=0, help="Exit with code 3 if more scans than this are excluded."),
+    ] = None,
+    ledger: Annotated[
+        Path | None, typer.Option(help="File of the build's ledger. Default: beside the store.")
+    ] = None,
+    codec: Annotated[str, typer.Option(help="zstd (smaller) or lz4 (faster).")] = "zstd",
+    as_json: Json = False,
+) -> None:
+    """Read scans, bring them onto one grid, and write them to a store."""
+    from vocodata.building import build as build_store
+
+    with open_progress() as progress:
+        report = build_store(
+            sources,
+            out,
+            workers=workers,
+            scheduler=scheduler,
+            resume=resume,
+            overwrite=overwrite,
+            max_excluded=max_excluded,
+            ledger=ledger,
+            codec=codec,
+            on_event=progress.build,
+        )
+    if as_json:
+        print_json(report)
+    else:
+        print_facts(
+            [
+                ("store", report.store),
+                ("found", report.found),
+                ("stored", report.stored),
+                ("excluded", sum(report.excluded.values())),
+                *((f"  {reason}", count) for reason, count in sorted(report.excluded.items())),
+                ("written", f"{report.bytes_written / 1e6:.1f} MB in {report.seconds:.1f} s"),
+                ("digest", report.digest),
+            ]
+        )
+    if report.exceeds(max_excluded):
+        typer.echo(
+            f"Error: {sum(report.excluded.values())} scans are excluded; --max-excluded allows "
+            f"{max_excluded}. `voco data status {report.store}` lists them.",
+            err=True,
+        )
+        raise typer.Exit(INPUT_DATA)
+
+
+@app.command(epilog="Example: voco data status ct.zarr")
+def status(store: StorePath, as_json: Json = False) -> None:
+    """Say what a store holds, what was excluded, and whether its build has finished."""
+    from vocodata.building import build_status
+
+    document = build_status(store)
+    if as_json:
+        print_json(document)
+    else:
+        print_facts(document)
+
+
+@app.command(epilog="Example: voco data verify ct.zarr --deep")
+def verify(
+    store: StorePath,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every chunk of every scan.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check a store against its catalogue. Exit code 5 on any damage."""
+    from vocodata.store import verify as verify_store
+    from vocodata.store.store import open_store
+
+    report = verify_store(open_store(store), deep=deep)
+    if as_json:
+        document = {
+            "ok": report.ok,
+            "scans_checked": report.scans_checked,
+            "problems": report.problems,
+        }
+        print_json(document)
+    else:
+        print_table(
+            ("scan", "problem", "detail"), [(p.scan, p.kind, p.detail) for p in report.problems]
+        )
+        verdict = "no damage" if report.ok else f"{len(report.problems)} problems"
+        typer.echo(f"{report.scans_checked} scans checked: {verdict}")
+    if not report.ok:
+        raise typer.Exit(VERIFICATION)

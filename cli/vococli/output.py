@@ -1,0 +1,48 @@
+"""Results on stdout: aligned lines for people, one JSON document for machines."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def print_json(document: object) -> None:
+    """Write one JSON document; dataclasses become objects, paths text."""
+    typer.echo(json.dumps(document, indent=2, default=_plain))
+
+
+def print_facts(facts: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
+    """Write one `name  value` line a fact, the values in one column."""
+    rows = list(facts.items() if isinstance(facts, Mapping) else facts)
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        typer.echo(f"{name:<{width}}  {value}".rstrip())
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write rows under a header, columns aligned; nothing when there are no rows."""
+    if not rows:
+        return
+    lines = [list(header), *[[str(cell) for cell in row] for row in rows]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    for line in lines:
+        cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+
+
+def _plain(value: Any) -> object:  # noqa: ANN401 - json asks for anything that it cannot write
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (set, frozenset, tuple)):
+        return list(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    msg = f"{type(value).__name__} has no JSON form"
+    raise TypeError(msg)

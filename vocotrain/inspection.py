@@ -1,0 +1,133 @@
+"""What lies at a path: a store, a run, weights or a scan, told apart by content."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from vocodata.errors import StoreError
+from vocodata.readers import read_header
+from vocodata.store import open_store
+from vocotrain.errors import ConfigError
+from vocotrain.run_folder import CHECKPOINTS_NAME, CONFIG_NAME
+from vocotrain.run_record import read_run
+from vocotrain.weight_files import read_metadata, read_weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth"})
+PACKAGES = ("voco-toolkit", "torch", "monai", "numpy", "numba", "zarr", "dask", "triton")
+
+Kind = Literal["toolkit", "store", "run", "weights", "scan"]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found.
+
+    Attributes:
+        kind: What it is.
+        facts: Plain values in the order in which a person reads them.
+    """
+
+    kind: Kind
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def inspect_toolkit() -> Inspection:
+    """Versions of the toolkit and of what it stands on."""
+    facts: dict[str, Any] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            facts[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            facts[name] = None
+    return Inspection("toolkit", facts)
+
+
+def inspect_path(path: Path) -> Inspection:
+    """Say what lies at a path.
+
+    Args:
+        path: A store's folder, a run's folder, a file of weights, a scan or a DICOM folder.
+
+    Raises:
+        ConfigError: Nothing is there.
+        VocoDataError: A scan that cannot be read; any other folder counts as a DICOM series.
+        VocoTrainError: A damaged run or file of weights.
+    """
+    if not path.exists():
+        msg = f"{path} is not there; expected a store, a run, weights or a scan. Correct the path."
+        raise ConfigError(msg)
+    if path.suffix in WEIGHT_SUFFIXES:
+        return _weights(path)
+    if (path / CONFIG_NAME).is_file():
+        return _run(path)
+    try:
+        return Inspection("store", open_store(path).summary())
+    except StoreError:
+        # A damaged store says so; whatever else has no zarr.json is taken for a scan.
+        if (path / "zarr.json").exists():
+            raise
+    return _scan(path)
+
+
+def _run(path: Path) -> Inspection:
+    record = read_run(path)
+    steps = [line["step"] for line in record.lines]
+    names = ("loss", "position_accuracy", "heldout_position_accuracy")
+    last = {name: record.last(name) for name in names}
+    final = path / CHECKPOINTS_NAME / "final"
+    weights = sorted(str(file) for file in final.glob("*.safetensors"))
+    return Inspection(
+        "run",
+        {
+            "path": str(path),
+            "last_step": max(steps, default=0),
+            **{name: value for name, value in last.items() if value is not None},
+            "weights": weights,
+            "store": record.data.get("store"),
+            "store_digest": record.data.get("store_digest"),
+            "device": record.environment.get("device"),
+            "started": record.environment.get("started"),
+        },
+    )
+
+
+def _weights(path: Path) -> Inspection:
+    tensors = {name: value for name, value in read_weights(path).items() if hasattr(value, "numel")}
+    facts: dict[str, Any] = {
+        "path": str(path),
+        "tensors": len(tensors),
+        "parameters": sum(v.numel() for v in tensors.values() if v.is_floating_point()),
+        "bytes": path.stat().st_size,
+    }
+    return Inspection("weights", facts | {k: _plain(v) for k, v in read_metadata(path).items()})
+
+
+def _scan(path: Path) -> Inspection:
+    header = read_header(path)
+    return Inspection(
+        "scan",
+        {
+            "path": str(path),
+            "shape_xyz": list(header.shape_XYZ),
+            "spacing_mm": [round(side, 4) for side in header.spacing_mm],
+            "dtype": str(header.dtype),
+            "affine": header.affine.round(4).tolist(),
+        },
+    )
+
+
+def _plain(value: object) -> object:
+    """JSON in JSON is opened."""
+    if isinstance(value, str) and value[:1] in "{[":
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
