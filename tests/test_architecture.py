@@ -25,8 +25,8 @@ ARROWS = {
 }
 # Third-party packages that a room must never import.
 FORBIDDEN = {
-    # The store speaks Zarr's bytes itself; zarr-python is the oracle of its tests. c-blosc2 is called
-    # through ctypes: importing the Python package would start a thread pool in each worker.
+    # The store speaks Zarr's bytes itself; zarr-python is the oracle of its tests. c-blosc2 is
+    # called through ctypes: importing the Python package would start threads in each worker.
     "vocodata": {"torch", "monai", "typer", "rich", "zarr", "blosc2"},
     "vocokernels": {"numpy", "nibabel", "pydicom", "SimpleITK", "zarr", "dask", "yaml", "pydantic"},
     "vocotrain": {
