@@ -10,25 +10,14 @@ Shape letters: K J I the volume's axes from slowest to fastest in the source's m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
+
+from vocodata.compiling import compiled as compiled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile at the first call and keep it beside the file, or in the user's cache folder."""
-    kept: Callable[P, R] = njit(cache=True, nogil=True, boundscheck=False)(function)
-    return kept
 
 
 @compiled

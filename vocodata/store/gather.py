@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from vocodata.compiling import compiled
 from vocodata.store import native
 from vocodata.store.shard import CHUNK_VOX, CRC_BYTES
 
@@ -32,7 +33,7 @@ _decompress: Any = types.ExternalFunction(
 _crc32c: Any = types.ExternalFunction(native.CRC32C_SYMBOL, types.uint32(types.uintp, types.uintp))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def read_box(
     descriptor: int,
     offset_CCC: NDArray[np.int64],
@@ -103,7 +104,7 @@ def read_box(
     return OK, 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _read_whole(descriptor: int, raw: NDArray[np.uint8], size: int, offset: int) -> bool:
     """Read exactly `size` bytes at `offset`; a network file system may give them in parts."""
     done = np.int64(0)
@@ -120,7 +121,7 @@ def _read_whole(descriptor: int, raw: NDArray[np.uint8], size: int, offset: int)
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _little_u32(raw: NDArray[np.uint8], at: int) -> Any:  # noqa: ANN401 (numba infers)
     return (
         np.uint32(raw[at])
@@ -130,7 +131,7 @@ def _little_u32(raw: NDArray[np.uint8], at: int) -> Any:  # noqa: ANN401 (numba 
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fill_chunk(
     out_XYZ: NDArray[Any],
     fill: Any,  # noqa: ANN401 (one type per voxel width)
@@ -142,7 +143,7 @@ def _fill_chunk(
     out_XYZ[max(0, x) : x + CHUNK_VOX, max(0, y) : y + CHUNK_VOX, max(0, z) : z + CHUNK_VOX] = fill
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _scatter(chunk_ZYX: NDArray[Any], out_XYZ: NDArray[Any], x: int, y: int, z: int) -> None:
     """Copy the part of a chunk that lies in the box, transposed; (x, y, z) is its corner there.
 

@@ -1,0 +1,43 @@
+"""Compiled functions work where nothing can be kept."""
+
+import os
+import subprocess
+import sys
+
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import doubling
+assert doubling.twice(21) == 42
+"""
+MODULE = """
+from vocodata.compiling import compiled
+
+@compiled
+def twice(x: int) -> int:
+    return 2 * x
+"""
+
+
+def _run(folder, environment):
+    subprocess.run(
+        [sys.executable, "-B", "-c", SCRIPT, str(folder)],
+        env={**os.environ, **environment},
+        check=True,
+        timeout=60,
+    )
+
+
+def test_a_function_is_kept_beside_its_file(tmp_path):
+    (tmp_path / "doubling.py").write_text(MODULE)
+    _run(tmp_path, {})
+    assert list((tmp_path / "__pycache__").glob("*.nbi"))
+
+
+def test_a_function_is_compiled_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "doubling.py").write_text(MODULE)
+    # Files where folders would have to be: even root cannot write there.
+    (tmp_path / "__pycache__").write_bytes(b"")
+    nowhere = str(tmp_path / "__pycache__" / "home")
+    _run(tmp_path, {"HOME": nowhere, "XDG_CACHE_HOME": nowhere})
+    assert not list(tmp_path.rglob("*.nbi"))
