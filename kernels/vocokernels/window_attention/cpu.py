@@ -21,8 +21,10 @@ from torch import Tensor
 from vocokernels.window_attention.boxes import BoxClass, Triple, box_classes
 from vocokernels.window_attention.slabs import gather, parts, scatter
 
-# scores held at once, in numbers: they and the weights should stay in the second-level cache
+# scores that a thread holds at once, in numbers: with the weights, they should stay in its cache
 CHUNK_SCORES = 2**18
+
+Chunk = tuple[slice, slice]
 
 
 def window_attention_cpu(
@@ -98,13 +100,12 @@ def _backward_op(
 
 def _part_out(rows_NmW: Tensor, bias_Hnm: Tensor) -> Tensor:
     """Attention of a part, (N, n, C)."""
-    heads, n, _ = bias_Hnm.shape
-    q, k, v = _by_head(rows_NmW, 3, heads)
-    out_HNdn = torch.empty(heads, q.shape[1], q.shape[3], n, dtype=q.dtype)
+    q, k, v = _by_head(rows_NmW, 3, bias_Hnm)
+    out_HNdn = torch.empty_like(q)
     for here in _chunks(q, bias_Hnm):
-        weights = _weights(q[here][:, :n], k[here], bias_Hnm[here[0]])
+        weights = _weights(_take(q, here), _take(k, here), bias_Hnm[here[0]])
         # products that end in d columns crawl where d is small; transposed they do not
-        torch.bmm(v[here].mT, weights.mT, out=out_HNdn[here])
+        torch.bmm(_take(v, here), weights.mT, out=_take(out_HNdn, here))
     return out_HNdn.permute(1, 3, 0, 2).flatten(2)
 
 
@@ -112,43 +113,58 @@ def _part_gradients(
     rows_NmW: Tensor, grad_NnC: Tensor, bias_Hnm: Tensor, grad_bias_Hnm: Tensor
 ) -> None:
     """Put the gradients of q, k, v in their place; add to that of the bias."""
-    heads, n, m = bias_Hnm.shape
-    q, k, v = _by_head(rows_NmW, 3, heads)
-    (grad,) = _by_head(grad_NnC, 1, heads)
-    scale = q.shape[-1] ** -0.5
-    grad_q = torch.empty(*q.shape[:2], q.shape[3], n, dtype=q.dtype)
-    grad_k, grad_v = torch.empty(2, *q.shape[:2], q.shape[3], m, dtype=q.dtype).unbind(0)
+    q, k, v = _by_head(rows_NmW, 3, bias_Hnm)
+    (grad,) = _by_head(grad_NnC, 1, bias_Hnm)
+    scale = q.shape[2] ** -0.5
+    grad_q, grad_k, grad_v = (torch.empty_like(tensor) for tensor in (q, k, v))
     for here in _chunks(q, bias_Hnm):
-        some_q, some_k, some_grad = q[here][:, :n], k[here], grad[here]
+        some_q, some_k, some_grad = _take(q, here), _take(k, here), _take(grad, here)
         weights = _weights(some_q, some_k, bias_Hnm[here[0]])
-        torch.bmm(some_grad.mT, weights, out=grad_v[here])
-        grad_weights = torch.bmm(some_grad, v[here].mT)
+        torch.bmm(some_grad, weights, out=_take(grad_v, here))
+        grad_weights = torch.bmm(some_grad.mT, _take(v, here))
         grad_logits = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
-        grad_bias_Hnm[here[0]] += grad_logits.sum(0)
+        some_bias = grad_bias_Hnm[here[0]]
+        some_bias += grad_logits.view(some_bias.shape[0], -1, *some_bias.shape[1:]).sum(1)
         # beta=0: what lies there is not read, only the product is scaled
-        grad_q[here].baddbmm_(some_k.mT, grad_logits.mT, beta=0, alpha=scale)
-        grad_k[here].baddbmm_(some_q.mT, grad_logits, beta=0, alpha=scale)
-    q[:, :, :n], q[:, :, n:] = grad_q.mT, 0
-    k.copy_(grad_k.mT)
-    v.copy_(grad_v.mT)
+        _take(grad_q, here).baddbmm_(some_k, grad_logits.mT, beta=0, alpha=scale)
+        _take(grad_k, here).baddbmm_(some_q, grad_logits, beta=0, alpha=scale)
+    n = bias_Hnm.shape[1]
+    for piece, found in enumerate((grad_q, grad_k, grad_v)):
+        target = torch.unflatten(rows_NmW, 2, (3, found.shape[0], -1))[:, :, piece]
+        target[:, : found.shape[3]] = found.permute(1, 3, 0, 2)
+    rows_NmW[:, n:, : rows_NmW.shape[2] // 3] = 0
 
 
-def _by_head(rows_NmW: Tensor, pieces: int, heads: int) -> tuple[Tensor, ...]:
-    """Views of q, k, v (or of one) by head, (H, N, m, d) each."""
-    return torch.unflatten(rows_NmW, 2, (pieces, heads, -1)).permute(2, 3, 0, 1, 4).unbind(0)
+def _by_head(rows_NmW: Tensor, pieces: int, bias_Hnm: Tensor) -> tuple[Tensor, ...]:
+    """Copies of q, k, v (or of one) by head, (H, N, d, m) each; the sink asks nothing: q has n."""
+    heads, n, _ = bias_Hnm.shape
+    views = torch.unflatten(rows_NmW, 2, (pieces, heads, -1)).permute(2, 3, 0, 4, 1).unbind(0)
+    return (views[0][..., :n].contiguous(), *(view.contiguous() for view in views[1:]))
 
 
-def _chunks(q_HNmd: Tensor, bias_Hnm: Tensor) -> Iterator[tuple[int, slice]]:
-    """Head and boxes to take at once."""
-    step = max(1, CHUNK_SCORES // bias_Hnm[0].numel())
-    for head in range(q_HNmd.shape[0]):
-        for start in range(0, q_HNmd.shape[1], step):
-            yield head, slice(start, start + step)
+def _chunks(q_HNdn: Tensor, bias_Hnm: Tensor) -> Iterator[Chunk]:
+    """Heads and boxes to take at once: several heads with all boxes, or boxes of one head."""
+    heads, boxes = q_HNdn.shape[:2]
+    room = max(1, torch.get_num_threads() * CHUNK_SCORES // bias_Hnm[0].numel())
+    step = max(1, room // boxes)
+    for head in range(0, heads, step):
+        for start in range(0, boxes, room):
+            yield slice(head, head + step), slice(start, start + room)
 
 
-def _weights(q_Nnd: Tensor, k_Nmd: Tensor, bias_nm: Tensor) -> Tensor:
-    """Attention weights of some boxes and one head, (N, n, m)."""
-    logits = torch.baddbmm(bias_nm, q_Nnd, k_Nmd.mT, alpha=q_Nnd.shape[-1] ** -0.5)
+def _take(some_HN: Tensor, here: Chunk) -> Tensor:
+    """A chunk, heads and boxes as one axis; a view, so that it can be written."""
+    part = some_HN[here]
+    return part.view(-1, *part.shape[2:])
+
+
+def _weights(q_Ndn: Tensor, k_Ndm: Tensor, bias_hnm: Tensor) -> Tensor:
+    """Attention weights of some boxes and heads, (h * N, n, m)."""
+    heads, n, m = bias_hnm.shape
+    logits_hNnm = bias_hnm.new_empty(heads, q_Ndn.shape[0] // heads, n, m)
+    logits_hNnm[:] = bias_hnm[:, None]
+    logits = logits_hNnm.view(-1, n, m)
+    logits.baddbmm_(q_Ndn.mT, k_Ndm, alpha=q_Ndn.shape[1] ** -0.5)
     return torch.softmax(logits, dim=-1)
 
 
