@@ -24,6 +24,9 @@ from vocokernels.window_attention.slabs import gather, parts, scatter
 # scores that a thread holds at once, in numbers: with the weights, they should stay in its cache
 CHUNK_SCORES = 2**18
 
+# torch.softmax leaves rows shorter than a vector register to scalar code, five times slower
+SHORT_ROW = 16
+
 Chunk = tuple[slice, slice]
 
 
@@ -122,7 +125,7 @@ def _part_gradients(
         weights = _weights(some_q, some_k, bias_Hnm[here[0]])
         torch.bmm(some_grad, weights, out=_take(grad_v, here))
         grad_weights = torch.bmm(some_grad.mT, _take(v, here))
-        grad_logits = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+        grad_logits = _logit_gradients(grad_weights, weights)
         some_bias = grad_bias_Hnm[here[0]]
         some_bias += grad_logits.view(some_bias.shape[0], -1, *some_bias.shape[1:]).sum(1)
         # beta=0: what lies there is not read, only the product is scaled
@@ -165,7 +168,18 @@ def _weights(q_Ndn: Tensor, k_Ndm: Tensor, bias_hnm: Tensor) -> Tensor:
     logits_hNnm[:] = bias_hnm[:, None]
     logits = logits_hNnm.view(-1, n, m)
     logits.baddbmm_(q_Ndn.mT, k_Ndm, alpha=q_Ndn.shape[1] ** -0.5)
-    return torch.softmax(logits, dim=-1)
+    if m >= SHORT_ROW:
+        return torch.softmax(logits, dim=-1)
+    logits.sub_(logits.amax(-1, keepdim=True)).exp_()
+    return logits.div_(logits.sum(-1, keepdim=True))
+
+
+def _logit_gradients(grad_weights: Tensor, weights: Tensor) -> Tensor:
+    """Undo the softmax."""
+    if weights.shape[-1] >= SHORT_ROW:
+        return torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+    grad_weights.mul_(weights)
+    return grad_weights.addcmul_(weights, grad_weights.sum(-1, keepdim=True), value=-1)
 
 
 def _classes(qkv: Tensor, window: Sequence[int], shift: Sequence[int]) -> tuple[BoxClass, ...]:
