@@ -48,7 +48,7 @@ class DemoStage:
         number: From 1 to `stages`.
         stages: Of all.
         title: What it does, for people.
-        command: What a user would type to do the same.
+        command: What a user would type to do the same; empty where no command is needed.
     """
 
     number: int
@@ -109,10 +109,18 @@ class _Places:
             "from scratch": self.out / "finetune-from-scratch",
         }
 
+    @property
+    def report(self) -> Path:
+        return self.out / "report.html"
+
+    @property
+    def picture(self) -> Path:
+        return self.out / "summary.png"
+
     def all(self) -> list[Path]:
         """Everything the demo ever writes."""
         ledgers = sorted(self.out.glob("ct.zarr.ledger.sqlite*"))
-        files = [self.out / "report.html", self.out / MARKER_NAME]
+        files = [self.report, self.picture, self.out / MARKER_NAME]
         return [self.store, self.pretrained, *self.finetuned.values(), *ledgers, *files]
 
 
@@ -153,17 +161,21 @@ def run_demo(
     places = _Places(Path(out))
     _prepare(places, overwrite=overwrite)
     words = _Commands(listeners.stage)
-    words.tell("Fetch four public CT scans", ["voco", "demo", "--out", str(out)])
+    words.tell("Fetch four public CT scans", [])
     samples = fetch_samples(cache, on_event=listeners.say)
     commands = [
         _build(places, samples, words, listeners),
         _pretrain(places, samples, words, listeners, settings),
         *_finetune(places, samples, words, listeners, settings),
     ]
-    words.tell("Write the report", ["voco", "info", str(places.pretrained)])
+    words.tell("Write the report", [])
     card = finetune_card(places.finetuned, places.store)
     report = write_report(
-        places.pretrained, finetune=card, commands=commands, out=places.out / "report.html"
+        places.pretrained,
+        finetune=card,
+        commands=commands,
+        out=places.report,
+        picture=places.picture,
     )
     return _result(places, report, card)
 

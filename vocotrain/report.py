@@ -29,6 +29,7 @@ from vocotrain.report_parts import (
 from vocotrain.run_folder import CHECKPOINTS_NAME, CONFIG_NAME, write_text
 from vocotrain.run_record import RunRecord, count_parameters, read_run
 from vocotrain.sizes import model_size
+from vocotrain.summary_picture import write_summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +57,7 @@ def write_report(
     finetune: FinetuneCard | None = None,
     commands: Sequence[str] | None = None,
     out: str | Path | None = None,
+    picture: str | Path | None = None,
 ) -> Path:
     """Write the report of a pretraining run.
 
@@ -64,6 +66,7 @@ def write_report(
         finetune: What fine-tuning from this run gave, if anything.
         commands: How to do it again; by default the one command of this run.
         out: The file; by default `report.html` in the run's folder.
+        picture: Where to write a small PNG of the run as well; by default nowhere.
 
     Returns:
         The file.
@@ -76,6 +79,9 @@ def write_report(
     path = folder / REPORT_NAME if out is None else Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, render(page))
+    if picture is not None:
+        guess = constant_guess(load_config(folder / CONFIG_NAME).objective.grid)
+        write_summary(Path(picture), page=page, record=read_run(folder), guess=guess)
     return path
 
 

@@ -144,6 +144,7 @@ class Progress:
     def __init__(self, shower: Shower) -> None:
         """Show events there."""
         self._shower = shower
+        self._settled_before = 0
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -159,14 +160,17 @@ class Progress:
 
     def stage(self, event: "DemoStage") -> None:
         """Show that a stage of the demo begins, and which command does the same."""
-        self.say(f"\n[{event.number}/{event.stages}] {event.title}\n    {event.command}")
+        command = f"\n    {event.command}" if event.command else ""
+        self.say(f"\n[{event.number}/{event.stages}] {event.title}{command}")
 
     def build(self, event: "BuildEvent") -> None:
         """Show what a build did."""
         if event.kind == "excluded":
             self.say(f"excluded {event.scan}: {event.message}")
-        rate = event.done / event.seconds if event.seconds > 0 else 0.0
-        note = f"{rate:.2f} scans/s" if event.done else ""
+        if event.kind == "plan":
+            self._settled_before = event.done
+        here = event.done - self._settled_before
+        note = f"{here / event.seconds:.2f} scans/s" if here and event.seconds > 0 else ""
         self._shower.tick(Tick("build", event.done, event.total, note))
 
     def train(self, event: "ProgressEvent") -> None:

@@ -1,0 +1,64 @@
+import io
+
+from vococli.progress import PlainShower, Progress, Tick
+from vocodata.building import BuildEvent
+from vocotrain.progress import ProgressEvent
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self):
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def plain() -> tuple[PlainShower, Clock, io.StringIO]:
+    stream, clock = io.StringIO(), Clock()
+    return PlainShower(stream, every_s=5.0, clock=clock), clock, stream
+
+
+def test_plain_lines_come_at_most_once_every_few_seconds():
+    shower, clock, stream = plain()
+    for step in range(100):
+        clock.now_s = step * 0.1
+        shower.tick(Tick("train", step, 1000))
+    assert len(stream.getvalue().splitlines()) == 2
+
+
+def test_the_first_and_the_last_line_are_never_left_out():
+    shower, _, stream = plain()
+    for step in (1, 2, 3):
+        shower.tick(Tick("train", step, 3, "loss 1"))
+    assert stream.getvalue().splitlines() == ["train 1/3 loss 1", "train 3/3 loss 1"]
+
+
+def test_an_excluded_scan_is_always_said():
+    shower, _, stream = plain()
+    progress = Progress(shower)
+    progress.build(BuildEvent("plan", "", 0, 3, 0.0, ""))
+    progress.build(BuildEvent("excluded", "toy/c", 1, 3, 1.0, "truncated_gzip: too short"))
+    assert "excluded toy/c: truncated_gzip: too short" in stream.getvalue()
+
+
+def test_a_resumed_build_counts_its_speed_from_where_it_began():
+    shower, _, stream = plain()
+    progress = Progress(shower)
+    progress.build(BuildEvent("plan", "", 8, 10, 0.001, ""))
+    progress.build(BuildEvent("stored", "toy/j", 10, 10, 4.0, ""))
+    assert stream.getvalue().splitlines() == ["build 8/10", "build 10/10 0.50 scans/s"]
+
+
+def test_a_run_shows_its_main_numbers_and_keeps_quiet_about_checkpoints():
+    shower, _, stream = plain()
+    progress = Progress(shower)
+    progress.train(ProgressEvent("start", 0, 2, {"device": "cpu"}))
+    values = {"loss": 0.51234, "intra": 0.4, "position_accuracy": 0.25, "lr": 0.1}
+    progress.train(ProgressEvent("train", 1, 2, values))
+    progress.train(ProgressEvent("checkpoint", 1, 2, {"path": "x"}))
+    assert stream.getvalue().splitlines() == [
+        "start: device cpu",
+        "train 1/2 loss 0.5123  position accuracy 0.25",
+    ]
