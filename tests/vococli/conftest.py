@@ -54,6 +54,12 @@ def manifest_at(path: Path, **changes: object) -> Path:
 
 
 @pytest.fixture(scope="session")
+def write_toy():
+    """`write_scan`, for tests."""
+    return write_scan
+
+
+@pytest.fixture(scope="session")
 def write_manifest():
     """`manifest_at`, for tests."""
     return manifest_at
