@@ -14,7 +14,7 @@ from vocotrain.charts import Line, line_chart
 from vocotrain.device import chosen_precision
 from vocotrain.errors import CheckpointError
 from vocotrain.figures import LABEL_RGB, Picture, overlay_picture, slice_picture, view
-from vocotrain.finetune import RESULTS_NAME
+from vocotrain.finetuning import RESULTS_NAME
 from vocotrain.labelled_scans import label_classes, to_classes
 from vocotrain.report_page import ChartCard, FinetuneCard, Legend, Panel
 from vocotrain.run_record import read_run

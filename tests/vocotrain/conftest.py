@@ -75,7 +75,7 @@ def seal_store(root: Path, rows) -> Path:
 def build_labelled_store(tmp_path) -> Callable[..., Path]:
     """Make a store of labelled phantoms at 4 mm: `(count, names=..., shape=..., ...) -> folder`."""
 
-    def build(count=4, *, names=ORGANS, shape=(40, 36, 33), spacing_mm=(4.0, 4.0, 4.0), extra=()):
+    def build(count=4, *, names=ORGANS, shape=(40, 36, 33), spacing_mm=(5.0, 5.0, 5.0), extra=()):
         root = tmp_path / "ct.zarr"
         root.mkdir()
         rows = []

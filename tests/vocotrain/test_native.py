@@ -8,7 +8,7 @@ import torch
 
 from vocodata.foreground import crop, foreground_box
 from vocodata.geometry import Box, Size, Spacing, Volume
-from vocodata.resample import resample
+from vocodata.resampling import resample
 from vocotrain.native import native_labels
 from vocotrain.sliding import Slab, slide
 

@@ -15,7 +15,7 @@ from vocodata.store.catalog import ExcludedRow, write_excluded
 from vocotrain.config import load_config
 from vocotrain.crops import overlap_labels, random_starts
 from vocotrain.errors import CheckpointError
-from vocotrain.finetune import finetune
+from vocotrain.finetuning import finetune
 from vocotrain.finetune_config import load_finetune_config
 from vocotrain.position_example import PositionExample
 from vocotrain.pretraining import pretrain

@@ -27,7 +27,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Segment a scan and write the labels on the scan's own grid."""
-    from vocotrain.predict import predict as segment
+    from vocotrain.prediction import predict as segment
 
     with open_progress() as progress:
         report = segment(checkpoint, scan, out, overwrite=overwrite, on_event=progress.train)

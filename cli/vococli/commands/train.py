@@ -77,7 +77,7 @@ def finetune(
 
     With --from none the network starts from scratch and --set model.size=... names its size.
     """
-    from vocotrain.finetune import finetune as finetune_network
+    from vocotrain.finetuning import finetune as finetune_network
     from vocotrain.finetune_config import load_finetune_config
 
     start = None if weights == "none" else weights
