@@ -16,8 +16,8 @@ from vocodata.building import build
 from vocodata.sample_scans import fetch_samples
 from vocotrain.config import load_config
 from vocotrain.errors import RunExistsError
-from vocotrain.finetuning import RESULTS_NAME, finetune
 from vocotrain.finetune_config import load_finetune_config
+from vocotrain.finetuning import RESULTS_NAME, finetune
 from vocotrain.pretraining import pretrain
 from vocotrain.report import summary, write_report
 from vocotrain.report_finetune import finetune_card

@@ -59,7 +59,7 @@ def put_scan(root: Path, scan_id: str, hu, labels, *, names, spacing_mm, preset=
 
 def seal_store(root: Path, rows) -> Path:
     """Write the catalogue and the root document."""
-    write_catalog(root, rows)
+    write_catalog(root, sorted(rows, key=lambda row: row.id))
     write_excluded(root, [])
     own = {
         "kind": STORE_KIND,
@@ -73,7 +73,7 @@ def seal_store(root: Path, rows) -> Path:
 
 @pytest.fixture
 def build_labelled_store(tmp_path) -> Callable[..., Path]:
-    """Make a store of labelled phantoms at 4 mm: `(count, names=..., shape=..., ...) -> folder`."""
+    """Make a store of labelled phantoms at 5 mm: `(count, names=..., shape=..., ...) -> folder`."""
 
     def build(count=4, *, names=ORGANS, shape=(40, 36, 33), spacing_mm=(5.0, 5.0, 5.0), extra=()):
         root = tmp_path / "ct.zarr"

@@ -25,13 +25,13 @@ def test_labels_are_matched_by_name_not_by_value():
 
 
 def test_every_scan_is_trained_on_held_out_or_left_out_with_a_reason(build_labelled_store):
-    other = {"hu": AIR, "labels": np.ones((8, 8, 8), np.uint8), "spacing_mm": (4.0, 4.0, 4.0)}
+    other = {"hu": AIR, "labels": np.ones((8, 8, 8), np.uint8), "spacing_mm": DEMO.spacing_mm}
     store = open_store(
         build_labelled_store(
             6,
             extra=(
                 {"scan_id": "x/no-spleen", **other, "names": {1: "liver"}},
-                {"scan_id": "x/coarse", **other, "names": {1: "liver"}, "spacing_mm": (5, 5, 5)},
+                {"scan_id": "x/coarse", **other, "names": {1: "liver"}, "spacing_mm": (6, 6, 6)},
                 {"scan_id": "x/bare", **other, "names": None, "labels": None},
             ),
         )
@@ -41,7 +41,7 @@ def test_every_scan_is_trained_on_held_out_or_left_out_with_a_reason(build_label
     assert sorted(seen) == store.ids()
     assert len(split.holdout) == 1
     assert split.left_out["x/no-spleen"] == "its labels do not name spleen"
-    assert "its grid is 5 x 5 x 5 mm, the task asks for 4 x 4 x 4 mm" in split.left_out["x/coarse"]
+    assert "its grid is 6 x 6 x 6 mm, the task asks for 5 x 5 x 5 mm" in split.left_out["x/coarse"]
     assert "no labels" in split.left_out["x/bare"]
 
 
@@ -66,7 +66,13 @@ def test_a_pattern_that_matches_nothing_is_refused(build_labelled_store):
 
 
 def test_a_scan_asked_for_by_id_that_cannot_serve_is_refused(build_labelled_store):
-    bare = {"scan_id": "x/bare", "hu": AIR, "labels": None, "names": None, "spacing_mm": (4, 4, 4)}
+    bare = {
+        "scan_id": "x/bare",
+        "hu": AIR,
+        "labels": None,
+        "names": None,
+        "spacing_mm": DEMO.spacing_mm,
+    }
     store = open_store(build_labelled_store(2, extra=(bare,)))
     with pytest.raises(LabelsError, match="Scan 'x/bare' was asked for, but it has no labels"):
         split_scans(store, DEMO, holdout=["x/bare"])

@@ -15,8 +15,8 @@ from vocodata.store.catalog import ExcludedRow, write_excluded
 from vocotrain.config import load_config
 from vocotrain.crops import overlap_labels, random_starts
 from vocotrain.errors import CheckpointError
-from vocotrain.finetuning import finetune
 from vocotrain.finetune_config import load_finetune_config
+from vocotrain.finetuning import finetune
 from vocotrain.position_example import PositionExample
 from vocotrain.pretraining import pretrain
 from vocotrain.report import duration, pretrain_page, summary, training_seconds, write_report

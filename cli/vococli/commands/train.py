@@ -77,8 +77,8 @@ def finetune(
 
     With --from none the network starts from scratch and --set model.size=... names its size.
     """
-    from vocotrain.finetuning import finetune as finetune_network
     from vocotrain.finetune_config import load_finetune_config
+    from vocotrain.finetuning import finetune as finetune_network
 
     start = None if weights == "none" else weights
     given = {"model.weights": start, "data.store": data, "task.name": task, "out": out}
