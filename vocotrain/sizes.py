@@ -204,6 +204,8 @@ def _faults(size: ModelSize) -> list[str]:
             f"expected at least two stages and as many depths as heads, got {len(size.depths)} "
             f"depths and {len(size.heads)} heads"
         )
+    if not size.feature_size * size.mlp_ratio >= 1:
+        faults.append(f"mlp_ratio is {size.mlp_ratio!r}, expected at least one hidden channel")
     if faults:
         return faults
     return [
