@@ -28,6 +28,7 @@ def test_a_build_prints_its_figures_on_stdout_and_its_progress_on_stderr(toys, t
     report = document(capsys, *words, "--workers", "0")
     assert (report["found"], report["stored"]) == (3, 2)
     assert report["excluded"] == {"truncated_gzip": 1}
+    assert report["excluded_rows"][0]["reason"] == "truncated_gzip"
     assert main([*map(str, words), "--workers", "0", "--resume"]) == 0
     shown = capsys.readouterr()
     assert "stored 2" in " ".join(shown.out.split())

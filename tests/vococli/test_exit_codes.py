@@ -144,6 +144,8 @@ def test_resume_takes_no_other_flags(run, capsys):
         (["data", "bild"], "Did you mean 'build'?"),
         (["data", "build", "--source", "m.yaml"], "--sources"),
         (["data", "build"], "--sources"),
+        (["data", "build", "--sources", "m", "--out", "s", "--codec", "gzip"], "zstd"),
+        (["data", "build", "--sources", "m", "--out", "s", "--resume", "--overwrite"], "one of"),
         (["predict", "only-one"], "SCAN"),
     ],
 )
@@ -167,6 +169,21 @@ def test_demo_does_not_touch_a_folder_that_is_no_demo(tmp_path, capsys):
     said = refused(capsys, 2, "demo", "--out", tmp_path, "--overwrite")
     assert "no demo" in said
     assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_demo_refuses_a_file_as_its_folder(tmp_path, capsys):
+    (tmp_path / "demo").write_text("a file")
+    assert "is a file" in refused(capsys, 2, "demo", "--out", tmp_path / "demo")
+
+
+def test_waiting_threads_sleep_unless_somebody_said_otherwise(capsys, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert main(["--version"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert main(["--version"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert capsys.readouterr().err == ""
 
 
 def test_debug_shows_where_it_happened(tmp_path, capsys):

@@ -1,6 +1,6 @@
 import io
 
-from vococli.progress import PlainShower, Progress, Tick
+from vococli.progress import BarShower, PlainShower, Progress, Tick
 from vocodata.building import BuildEvent
 from vocotrain.progress import ProgressEvent
 
@@ -62,3 +62,18 @@ def test_a_run_shows_its_main_numbers_and_keeps_quiet_about_checkpoints():
         "start: device cpu",
         "train 1/2 loss 0.5123  position accuracy 0.25",
     ]
+
+
+def test_bars_show_sentences_as_they_are_and_can_begin_again(capsys):
+    shower = BarShower()
+    for stage in ("build", "train"):
+        shower.tick(Tick(stage, 1, 2, "loss [red]0.5[/red]"))
+        shower.say("[bold] stays as it is")
+        shower.tick(Tick(stage, 2, 2))
+        shower.close()
+    shower.say("after")
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("[bold] stays as it is") == 2
+    assert "train" in shown.err
+    assert shown.err.endswith("after\n")

@@ -1,5 +1,7 @@
 """`voco data ...`: from scans to a store."""
 
+from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +14,15 @@ from vococli.progress import open_progress
 app = typer.Typer(help="Build, look at and verify stores of CT scans.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+class Codec(StrEnum):
+    """Names of the codecs, as `--codec` takes them."""
+
+    zstd = "zstd"
+    lz4 = "lz4"
+
+
 StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Folder of a store.")]
 
 
@@ -36,12 +47,15 @@ def build(
     ledger: Annotated[
         Path | None, typer.Option(help="File of the build's ledger. Default: beside the store.")
     ] = None,
-    codec: Annotated[str, typer.Option(help="zstd (smaller) or lz4 (faster).")] = "zstd",
+    codec: Annotated[Codec, typer.Option(help="zstd is smaller, lz4 faster.")] = Codec.zstd,
     as_json: Json = False,
 ) -> None:
     """Read scans, bring them onto one grid, and write them to a store."""
     from vocodata.building import build as build_store
 
+    if resume and overwrite:
+        msg = "--resume goes on with what --overwrite would throw away; give one of them"
+        raise typer.BadParameter(msg)
     with open_progress() as progress:
         report = build_store(
             sources,
@@ -52,11 +66,12 @@ def build(
             overwrite=overwrite,
             max_excluded=max_excluded,
             ledger=ledger,
-            codec=codec,
+            codec=codec.value,
             on_event=progress.build,
         )
     if as_json:
-        print_json(report)
+        rows = [row._asdict() for row in report.excluded_rows]
+        print_json({**asdict(report), "excluded_rows": rows})
     else:
         print_facts(
             [

@@ -1,0 +1,40 @@
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from vocodata.errors import StoreError, UnreadableScanError
+from vocotrain.errors import ConfigError
+from vocotrain.inspection import inspect_path, inspect_toolkit
+
+
+def test_the_toolkit_names_its_own_version_and_what_is_missing():
+    found = inspect_toolkit()
+    assert found.kind == "toolkit"
+    assert found.facts["voco-toolkit"]
+    assert "triton" in found.facts
+
+
+def test_nothing_is_said_to_be_nothing(tmp_path):
+    with pytest.raises(ConfigError, match="is not there; expected a store, a run, weights or"):
+        inspect_path(tmp_path / "nothing")
+
+
+def test_a_zarr_group_of_others_is_called_by_its_name(tmp_path):
+    (tmp_path / "zarr.json").write_text(json.dumps({"zarr_format": 3, "node_type": "group"}))
+    with pytest.raises(StoreError, match="not a store of this toolkit"):
+        inspect_path(tmp_path)
+
+
+def test_any_other_folder_is_taken_for_a_dicom_series(tmp_path):
+    with pytest.raises(UnreadableScanError):
+        inspect_path(tmp_path)
+
+
+def test_metadata_of_weights_is_opened(tmp_path):
+    path = tmp_path / "w.safetensors"
+    tensors = {"a": np.zeros((2, 3), np.float32), "index": np.zeros(4, np.int64)}
+    save_file(tensors, path, metadata={"voco": json.dumps({"size": {"name": "tiny"}})})
+    found = inspect_path(path)
+    assert (found.kind, found.facts["tensors"], found.facts["parameters"]) == ("weights", 2, 6)
