@@ -6,7 +6,6 @@ had never stopped.
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,12 +18,12 @@ from vocotrain.config import config_yaml
 from vocotrain.device import Precision, chosen_precision, device_kind
 from vocotrain.divergence import DivergenceGuard
 from vocotrain.environment import environment
-from vocotrain.errors import ResumeMismatchError, StoreMismatchError
 from vocotrain.finetune_config import FinetuneConfig, load_finetune_config
 from vocotrain.lesson import Lesson, all_sites, bill_of, look_up_lesson, with_size
 from vocotrain.metrics import MetricsLog, StepClock
 from vocotrain.models.swin_unetr import SwinUNETR
 from vocotrain.progress import OnEvent, ProgressEvent, Value
+from vocotrain.resume import check_same_run
 from vocotrain.run_folder import (
     CHECKPOINTS_NAME,
     CONFIG_NAME,
@@ -37,7 +36,6 @@ from vocotrain.run_folder import (
     write_text,
 )
 from vocotrain.segmentation_data import CropSource
-from vocotrain.settings import keys_of
 from vocotrain.stop_signal import StopSignal
 from vocotrain.weights import load_weights
 
@@ -92,6 +90,7 @@ class FinetuneRun:
         waited_s: Seconds waited for crops.
         loss_sum: Sum of losses since the last line.
         logged_step: Updates done at the last line.
+        saved_step: Updates done at the last checkpoint; -1 if there is none.
         best: Step and mean Dice of the best look at the held-out scans so far, or None.
         weights_share: Share of the starting weights that matched; None from scratch.
     """
@@ -114,6 +113,7 @@ class FinetuneRun:
     waited_s: float
     loss_sum: Tensor
     logged_step: int
+    saved_step: int
     best: tuple[int, float] | None
     weights_share: float | None
 
@@ -147,7 +147,13 @@ def opened_finetune(
     config = with_size(config)
     lesson = look_up_lesson(config)
     if resume:
-        _check_resumable(config, lesson)
+        check_same_run(
+            load_finetune_config(out / CONFIG_NAME),
+            config,
+            may_change=MAY_CHANGE_ON_RESUME,
+            store=config.data.store,
+            digest=lesson.store.digest,
+        )
     with ExitStack() as stack:
         stack.enter_context(locked(out))
         if config.threads is not None:
@@ -221,6 +227,7 @@ def _assembled(
         waited_s=0.0,
         loss_sum=loss_sum,
         logged_step=state["logged_step"],
+        saved_step=found.step if found else -1,
         best=tuple(state["best"]) if state["best"] else None,
         weights_share=share,
     )
@@ -254,34 +261,3 @@ def _write_papers(
     write_json(out / ENVIRONMENT_NAME, environment(device, precision, processes=1))
     write_json(out / DATA_NAME, bill_of(config, lesson))
     write_text(out / CONFIG_NAME, config_yaml(config))
-
-
-def _check_resumable(config: FinetuneConfig, lesson: Lesson) -> None:
-    """Refuse to go on with what would not be the same run."""
-    out = Path(config.out)
-    before = load_finetune_config(out / CONFIG_NAME).model_dump(mode="json")
-    now = config.model_dump(mode="json")
-    changed = [
-        f"{key}: was {_at(before, key)}, is {_at(now, key)}"
-        for key in keys_of(FinetuneConfig)
-        if key not in MAY_CHANGE_ON_RESUME and _at(before, key) != _at(now, key)
-    ]
-    if changed:
-        msg = (
-            f"Run {out} was started with other settings; expected the same on resume. "
-            f"{'; '.join(changed)}. Leave them as they were, or start a new run."
-        )
-        raise ResumeMismatchError(msg)
-    digest = json.loads((out / DATA_NAME).read_text(encoding="utf-8"))["store_digest"]
-    if digest != lesson.store.digest:
-        msg = (
-            f"Run {out} was started on a store with digest {digest[:12]}, and {config.data.store} "
-            f"has {lesson.store.digest[:12]}. Give the store it was started on, or start a new run."
-        )
-        raise StoreMismatchError(msg)
-
-
-def _at(tree: Any, key: str) -> Any:  # noqa: ANN401 (a plain tree of settings)
-    for part in key.split("."):
-        tree = tree[part]
-    return tree

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import signal
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from monai.losses.dice import DiceCELoss
 from torch import nn
 
-from vocotrain.checkpoint import Checkpoint, save_checkpoint, training_tensors
-from vocotrain.dice import ScanDice, by_scan, mean_by_class, mean_over_scans
-from vocotrain.errors import TrainingStoppedError
+from vocotrain.checkpoint import Checkpoint, non_finite, save_checkpoint, training_tensors
+from vocotrain.dice import mean_over_scans
+from vocotrain.errors import TrainingDivergedError, TrainingStoppedError
 from vocotrain.evaluation import evaluate_native, evaluate_store_grid
+from vocotrain.finetune_report import FinetuneReport, mean_scores
 from vocotrain.finetune_run import FinetuneRun, opened_finetune
 from vocotrain.progress import OnEvent, silent
 from vocotrain.run_folder import CHECKPOINTS_NAME, write_json
@@ -22,73 +23,12 @@ from vocotrain.schedule import learning_rate
 from vocotrain.segmenter import SEGMENTER_NAME, Segmenter, save_segmenter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
     from torch import Tensor
 
-    from vocotrain.dice import Scores
     from vocotrain.finetune_config import FinetuneConfig
     from vocotrain.segmentation_data import CropBatch
 
 RESULTS_NAME = "results.json"
-
-
-@dataclass(frozen=True)
-class FinetuneReport:
-    """What came of a run.
-
-    Attributes:
-        run: Its folder.
-        segmenter: The final weights, ready for `predict`.
-        task: Row of tasks.yaml.
-        size: Of the network.
-        classes: Class names, background first.
-        steps: Updates done.
-        train: Scans learned from.
-        holdout: Scans measured on.
-        left_out: Scan id -> why it was in neither.
-        weights_share: Share of the starting weights that matched; None from scratch.
-        dice_store_grid: Of each held-out scan on the store's grid, as the protocol measures.
-        dice_native: Of each on its own grid; empty without `data.sources`.
-        best: Step and mean Dice (store grid) of the best look on the way, whose weights are in
-            checkpoints/best; None without looks. It was chosen by the held-out scans themselves.
-        seconds: The whole run, since it was started or resumed.
-    """
-
-    run: Path
-    segmenter: Path
-    task: str
-    size: str
-    classes: tuple[str, ...]
-    steps: int
-    train: tuple[str, ...]
-    holdout: tuple[str, ...]
-    left_out: Mapping[str, str]
-    weights_share: float | None
-    dice_store_grid: tuple[ScanDice, ...]
-    dice_native: tuple[ScanDice, ...]
-    best: tuple[int, float] | None
-    seconds: float
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values, means added."""
-        return {
-            "run": str(self.run),
-            "segmenter": str(self.segmenter),
-            "task": self.task,
-            "size": self.size,
-            "classes": list(self.classes),
-            "steps": self.steps,
-            "train": list(self.train),
-            "holdout": list(self.holdout),
-            "left_out": dict(self.left_out),
-            "weights_share": self.weights_share,
-            "dice_store_grid": _summary(self.dice_store_grid, self.classes),
-            "dice_native": _summary(self.dice_native, self.classes),
-            "best": None if self.best is None else {"step": self.best[0], "dice": self.best[1]},
-            "seconds": self.seconds,
-        }
 
 
 def finetune(
@@ -117,13 +57,13 @@ def finetune(
         while run.step < run.lesson.plan.steps:
             rate = train_step(run, next_batch(run), loss_of)
             run.step += 1
-            if is_due(run, config.train.log_every) or look_is_due(run):
+            if line_is_due(run):
                 write_line(run, rate)
-            stopped = run.stop.number if run.step < run.lesson.plan.steps else 0
-            if stopped or is_due(run, config.train.checkpoint_every):
+            wish = run.stop.number if run.step < run.lesson.plan.steps else 0
+            if wish or run.step % config.train.checkpoint_every == 0:
                 save(run)
-            if stopped:
-                raise _stopped(run, stopped)
+            if wish:
+                raise stopped(run, wish)
         return finish(run, begin)
 
 
@@ -169,9 +109,10 @@ def train_step(run: FinetuneRun, batch: CropBatch, loss_of: nn.Module) -> float:
     return rate
 
 
-def is_due(run: FinetuneRun, every: int) -> bool:
-    """Whether something is done after this step: at the first, each `every`-th, and the last."""
-    return run.step % every == 0 or run.step in {1, run.lesson.plan.steps}
+def line_is_due(run: FinetuneRun) -> bool:
+    """After the first step, the last, each `log_every`-th, and whenever scans are looked at."""
+    ends = run.step in {1, run.lesson.plan.steps}
+    return ends or run.step % run.config.train.log_every == 0 or look_is_due(run)
 
 
 def look_is_due(run: FinetuneRun) -> bool:
@@ -182,7 +123,12 @@ def look_is_due(run: FinetuneRun) -> bool:
 
 
 def write_line(run: FinetuneRun, rate: float) -> None:
-    """One line of metrics: means since the line before, and what the held-out scans say."""
+    """One line of metrics: means since the line before, and what the held-out scans say.
+
+    Raises:
+        TrainingDivergedError: The loss of this step is not finite.
+    """
+    run.guard.look()
     steps = run.step - run.logged_step
     values: dict[str, float] = {
         "loss": float(run.loss_sum) / steps,
@@ -212,38 +158,49 @@ def look(run: FinetuneRun) -> dict[str, float]:
             dice_store_grid=mean,
             chosen_by="the held-out scans themselves",
         )
-    return _flat("dice_store_grid", scans, lesson.spec.classes)
+    return mean_scores("dice_store_grid", scans, lesson.spec.classes)
 
 
-def save(run: FinetuneRun) -> Path:
-    """Write a checkpoint from which the run goes on bit for bit."""
-    tensors = training_tensors(run.model, run.optimizer) | {"loss_sum": run.loss_sum.cpu()}
+def save(run: FinetuneRun) -> None:
+    """Write a checkpoint from which the run goes on bit for bit, unless there is one.
+
+    Raises:
+        TrainingDivergedError: Loss or weights are not finite; nothing is written.
+    """
+    run.guard.look()
+    if run.saved_step == run.step:
+        return
+    tensors = training_tensors(run.model, run.optimizer) | {"loss_sum": run.loss_sum}
+    if bad := non_finite(tensors):
+        msg = (
+            f"After step {run.step} {len(bad)} tensors are not finite, the first is {bad[0]}; no "
+            "checkpoint was written of them. Lower optim.lr or set optim.clip_norm, and resume "
+            "from the one before."
+        )
+        raise TrainingDivergedError(msg)
     state = {
         "scaler": run.scaler.state_dict(),
         "logged_step": run.logged_step,
         "best": run.best,
         "weights_share": run.weights_share,
     }
-    path = save_checkpoint(
-        run.out / CHECKPOINTS_NAME,
-        Checkpoint(run.step, tensors, state),
-        keep=run.config.train.keep_checkpoints,
-    )
+    with run.clock:
+        path = save_checkpoint(
+            run.out / CHECKPOINTS_NAME,
+            Checkpoint(run.step, tensors, state),
+            keep=run.config.train.keep_checkpoints,
+        )
+    run.saved_step = run.step
     run.tell("checkpoint", path=str(path))
-    return path
 
 
 def finish(run: FinetuneRun, begin: float) -> FinetuneReport:
     """Write the final weights, measure them, and write down what came of it."""
+    save(run)
     lesson, split = run.lesson, run.lesson.split
     path = run.out / CHECKPOINTS_NAME / "final" / SEGMENTER_NAME
     save_segmenter(run.model, lesson.spec, path)
     segmenter = segmenter_of(run)
-    on_store = tuple(evaluate_store_grid(segmenter, lesson.store, split.holdout))
-    on_native = tuple(evaluate_native(segmenter, scan) for scan in lesson.native.values())
-    values = _flat("dice_store_grid", on_store, lesson.spec.classes)
-    values |= _flat("dice_native", on_native, lesson.spec.classes)
-    run.metrics.write(run.step, values)
     report = FinetuneReport(
         run=run.out,
         segmenter=path,
@@ -255,13 +212,16 @@ def finish(run: FinetuneRun, begin: float) -> FinetuneReport:
         holdout=tuple(scan.id for scan in split.holdout),
         left_out=dict(split.left_out),
         weights_share=run.weights_share,
-        dice_store_grid=on_store,
-        dice_native=on_native,
+        dice_store_grid=tuple(evaluate_store_grid(segmenter, lesson.store, split.holdout)),
+        dice_native=tuple(evaluate_native(segmenter, scan) for scan in lesson.native.values()),
         best=run.best,
         seconds=round(time.perf_counter() - begin, 3),
     )
+    is_new = not (run.out / RESULTS_NAME).exists()
+    if is_new and report.means:
+        run.metrics.write(run.step, report.means)
     write_json(run.out / RESULTS_NAME, report.as_json())
-    run.tell("done", path=str(path), **values)
+    run.tell("done", path=str(path), **report.means)
     return report
 
 
@@ -270,28 +230,12 @@ def segmenter_of(run: FinetuneRun) -> Segmenter:
     return Segmenter(run.model, run.lesson.spec, run.device, run.precision)
 
 
-def _stopped(run: FinetuneRun, number: int) -> TrainingStoppedError:
+def stopped(run: FinetuneRun, number: int) -> TrainingStoppedError:
+    """What to raise when somebody asked to stop and the checkpoint is written."""
     msg = (
         f"Stopped by {signal.Signals(number).name} after step {run.step} of "
         f"{run.lesson.plan.steps}; a checkpoint was written. Go on by "
         f"`voco train finetune --resume {run.out}`."
     )
-    run.tell("stopped", signal=number)
+    run.tell("stopped", signal=signal.Signals(number).name)
     return TrainingStoppedError(msg, number)
-
-
-def _flat(name: str, scans: Sequence[ScanDice], classes: tuple[str, ...]) -> dict[str, float]:
-    """Means under `name` and `name.<class>`; what has no score is not there."""
-    scores: Scores = {name: mean_over_scans(scans)}
-    scores |= {f"{name}.{key}": value for key, value in mean_by_class(scans, classes).items()}
-    return {key: value for key, value in scores.items() if value is not None}
-
-
-def _summary(scans: tuple[ScanDice, ...], classes: tuple[str, ...]) -> dict[str, Any] | None:
-    if not scans:
-        return None
-    return {
-        "mean": mean_over_scans(scans),
-        "by_class": mean_by_class(scans, classes),
-        "by_scan": by_scan(scans),
-    }

@@ -14,6 +14,10 @@ from vocotrain.settings import keys_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vocotrain.finetune_config import FinetuneConfig
+
+    _RunSettings = PretrainConfig | FinetuneConfig
+
 MAY_CHANGE_ON_RESUME = frozenset(
     {
         "out",
@@ -61,13 +65,40 @@ def check_resumable(config: PretrainConfig, digest: str) -> None:
         ResumeMismatchError: Settings differ that may not.
         StoreMismatchError: The store is another one.
     """
-    out = Path(config.out)
-    before = load_config(out / CONFIG_NAME).model_dump(mode="json")
-    now = config.model_dump(mode="json")
+    before = load_config(Path(config.out) / CONFIG_NAME)
+    check_same_run(
+        before, config, may_change=MAY_CHANGE_ON_RESUME, store=config.data.store, digest=digest
+    )
+
+
+def check_same_run(
+    before: _RunSettings,
+    now: _RunSettings,
+    *,
+    may_change: frozenset[str],
+    store: str,
+    digest: str,
+) -> None:
+    """Refuse settings or a store that differ from those a run was started with.
+
+    Args:
+        before: Settings as the run has them.
+        now: Settings it shall go on with; `now.out` is the run.
+        may_change: Dotted keys that may differ.
+        store: The store now, as the settings call it.
+        digest: Its digest.
+
+    Raises:
+        CheckpointError: `data.json` cannot be read.
+        ResumeMismatchError: Settings differ that may not.
+        StoreMismatchError: The store is another one.
+    """
+    out = Path(now.out)
+    was, is_now = before.model_dump(mode="json"), now.model_dump(mode="json")
     changed = [
-        f"{key}: was {_at(before, key)}, is {_at(now, key)}"
-        for key in keys_of(PretrainConfig)
-        if key not in MAY_CHANGE_ON_RESUME and _at(before, key) != _at(now, key)
+        f"{key}: was {_at(was, key)}, is {_at(is_now, key)}"
+        for key in keys_of(type(now))
+        if key not in may_change and _at(was, key) != _at(is_now, key)
     ]
     if changed:
         msg = (
@@ -78,9 +109,8 @@ def check_resumable(config: PretrainConfig, digest: str) -> None:
     started_on = _started_on(out)
     if started_on != digest:
         msg = (
-            f"Run {out} was started on a store with digest {started_on[:12]}, and "
-            f"{config.data.store} has {digest[:12]}. Give the store it was started on, or start a "
-            "new run."
+            f"Run {out} was started on a store with digest {started_on[:12]}, and {store} has "
+            f"{digest[:12]}. Give the store it was started on, or start a new run."
         )
         raise StoreMismatchError(msg)
 

@@ -36,7 +36,7 @@ def check_free(out: Path) -> None:
     if out.is_dir() and any(item.name != LOCK_NAME for item in out.iterdir()):
         msg = (
             f"Run folder {out} is not empty; expected a new or empty folder. Go on with that run "
-            f"by `voco train pretrain --resume {out}`, or choose another --out."
+            f"by --resume {out}, or choose another --out."
         )
         raise RunExistsError(msg)
 

@@ -59,13 +59,14 @@ def put_scan(root: Path, scan_id: str, hu, labels, *, names, spacing_mm, preset=
 
 def seal_store(root: Path, rows) -> Path:
     """Write the catalogue and the root document."""
-    write_catalog(root, sorted(rows, key=lambda row: row.id))
+    totals = write_catalog(root, sorted(rows, key=lambda row: row.id))
     write_excluded(root, [])
     own = {
         "kind": STORE_KIND,
         "schema_version": SCHEMA_VERSION,
         "recipe_digest": "test",
         "complete": True,
+        "digest": totals.digest,
     }
     (root / "zarr.json").write_bytes(document_bytes(group_document({"voco": own})))
     return root
