@@ -19,7 +19,7 @@ def print_facts(facts: Mapping[str, object] | Iterable[tuple[str, object]]) -> N
     rows = list(facts.items() if isinstance(facts, Mapping) else facts)
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
-        typer.echo(f"{name:<{width}}  {value}".rstrip())
+        typer.echo(f"{name:<{width}}  {_words(value)}".rstrip())
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -31,6 +31,21 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     for line in lines:
         cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
         typer.echo("  ".join(cells).rstrip())
+
+
+def _words(value: object) -> str:
+    """A value as a person reads it."""
+    if value is None or value in ({}, [], ()):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_words(part)}" for name, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(_words, value))
+    return str(value)
 
 
 def _plain(value: Any) -> object:  # noqa: ANN401 - json asks for anything that it cannot write

@@ -45,6 +45,9 @@ def test_more_excluded_scans_than_allowed_end_with_3(toys, tmp_path, capsys):
 def test_status_and_verify_of_a_sound_store(store, capsys):
     status = document(capsys, "data", "status", store)
     assert (status["found"], status["stored"], status["excluded"]) == (3, 2, 1)
+    assert [row["reason"] for row in status["excluded_scans"]] == ["truncated_gzip"]
+    assert main(["data", "status", str(store)]) == 0
+    assert "truncated_gzip" in capsys.readouterr().out
     checked = document(capsys, "data", "verify", store, "--deep")
     assert checked == {"ok": True, "scans_checked": 2, "problems": []}
 

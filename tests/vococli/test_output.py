@@ -27,6 +27,14 @@ def test_what_has_no_json_form_is_refused():
         print_json({"thing": object()})
 
 
+def test_values_are_written_for_people(capsys):
+    print_facts(
+        {"a": None, "b": True, "c": 0.123456, "d": {"x": 1, "y": [2.0, 3.0]}, "e": {}, "f": 12}
+    )
+    values = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert values == ["none", "yes", "0.1235", "x 1, y 2 3", "none", "12"]
+
+
 def test_facts_stand_in_one_column(capsys):
     print_facts([("a", 1), ("long name", "two")])
     assert capsys.readouterr().out.splitlines() == ["a          1", "long name  two"]

@@ -97,12 +97,15 @@ def build(
 def status(store: StorePath, as_json: Json = False) -> None:
     """Say what a store holds, what was excluded, and whether its build has finished."""
     from vocodata.building import build_status
+    from vocodata.store import open_store
 
     document = build_status(store)
+    rows = open_store(store).excluded().to_pylist()
     if as_json:
-        print_json(document)
+        print_json({**document, "excluded_scans": rows})
     else:
         print_facts(document)
+        print_table(("source", "scan", "reason", "detail"), [tuple(row.values()) for row in rows])
 
 
 @app.command(epilog="Example: voco data verify ct.zarr --deep")
