@@ -37,9 +37,12 @@ class Convolution(nn.Module):
         self.conv = nn.Conv3d(in_channels, out_channels, side, padding=side // 2, bias=bias)
 
     def forward(self, x_BXYZC: Tensor) -> Tensor:
-        """Convolve; side 1 is a linear layer on the channels."""
+        """Convolve; side 1 is a linear layer on the channels, a small map one on neighbourhoods."""
+        weight = self.conv.weight
         if self.conv.kernel_size == (1, 1, 1):
-            return functional.linear(x_BXYZC, self.conv.weight.flatten(1), self.conv.bias)
+            return functional.linear(x_BXYZC, weight.flatten(1), self.conv.bias)
+        if x_BXYZC.shape[:-1].numel() <= len(weight):
+            return functional.linear(_neighbourhoods(x_BXYZC), weight.flatten(1), self.conv.bias)
         y_BCXYZ: Tensor = self.conv(x_BXYZC.permute(0, 4, 1, 2, 3))
         return y_BCXYZ.permute(0, 2, 3, 4, 1).contiguous()
 
@@ -118,6 +121,16 @@ class OutputBlock(nn.Module):
         """Map to logits."""
         y: Tensor = self.conv(x_BXYZC)
         return y
+
+
+def _neighbourhoods(x_BXYZC: Tensor) -> Tensor:
+    """The 27 values around each voxel, (B, X, Y, Z, 27 C).
+
+    Where there are fewer voxels than channels, as at the bottom of the network, these are fewer
+    than the weights, and the weights are used as they lie, not brought into another order first.
+    """
+    padded = functional.pad(x_BXYZC, (0, 0, 1, 1, 1, 1, 1, 1))
+    return padded.unfold(1, 3, 1).unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)
 
 
 def channels_last(x_BCXYZ: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,10 +55,12 @@ class _InstanceNorm(torch.autograd.Function):
         mean_B1C, scale_B1C = _statistics(x_BMC)
         y_BMC = torch.empty_like(x_BMC)
         for piece in _pieces(x_BMC):
-            y = (x_BMC[piece] - mean_B1C[piece[0]]).mul_(scale_B1C[piece[0]])
+            rows = piece[0]
+            y = _workspace(y_BMC[piece], mean_B1C.dtype)
+            torch.sub(x_BMC[piece], mean_B1C[rows], out=y).mul_(scale_B1C[rows])
             if residual_BMC is not None:
                 y += residual_BMC[piece]
-            y_BMC[piece] = y if slope == 1 else torch.nn.functional.leaky_relu_(y, slope)
+            _keep(y if slope == 1 else functional.leaky_relu_(y, slope), y_BMC[piece])
         ctx.save_for_backward(x_BMC, y_BMC if slope != 1 else None, mean_B1C, scale_B1C)
         ctx.slope = slope
         ctx.residual_dtype = None if residual_BMC is None else residual_BMC.dtype
@@ -67,13 +70,29 @@ class _InstanceNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g_BMC: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401 (torch's context)
         x_BMC, y_BMC, mean_B1C, scale_B1C = ctx.saved_tensors
-        before_BMC = g_BMC.contiguous()
-        if y_BMC is not None:
-            before_BMC = _before_activation(before_BMC, y_BMC, ctx.slope)
+        g_BMC = g_BMC.contiguous()
+        before_BMC = g_BMC if y_BMC is None else torch.empty_like(g_BMC)
+        mean_g_B1C, slope_B1C = torch.zeros_like(mean_B1C), torch.zeros_like(mean_B1C)
+        for piece in _pieces(x_BMC):
+            rows, g = piece[0], before_BMC[piece]
+            if y_BMC is not None:
+                _before_activation(g_BMC[piece], y_BMC[piece], ctx.slope, out=g)
+            mean_g_B1C[rows] += g.sum(1, keepdim=True, dtype=mean_B1C.dtype)
+            slope_B1C[rows] += (x_BMC[piece] - mean_B1C[rows]).mul_(g).sum(1, keepdim=True)
         residual = before_BMC.to(ctx.residual_dtype) if ctx.needs_input_grad[1] else None
         if not ctx.needs_input_grad[0]:
             return None, residual, None
-        return _through_norm(before_BMC, x_BMC, mean_B1C, scale_B1C), residual, None
+        mean_g_B1C /= x_BMC.shape[1]
+        slope_B1C *= scale_B1C.square() / x_BMC.shape[1]
+        ours = y_BMC is not None and residual is None and before_BMC.dtype == x_BMC.dtype
+        dx_BMC = before_BMC if ours else torch.empty_like(x_BMC)
+        for piece in _pieces(x_BMC):
+            rows = piece[0]
+            dx = _workspace(dx_BMC[piece], mean_B1C.dtype)
+            torch.sub(before_BMC[piece], mean_g_B1C[rows], out=dx)
+            dx.addcmul_(x_BMC[piece] - mean_B1C[rows], slope_B1C[rows], value=-1)
+            _keep(dx.mul_(scale_B1C[rows]), dx_BMC[piece])
+        return dx_BMC, residual, None
 
 
 def _statistics(x_BMC: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,27 +109,20 @@ def _statistics(x_BMC: Tensor) -> tuple[Tensor, Tensor]:
     return mean_B1C, (variance_B1C / x_BMC.shape[1] + EPSILON).rsqrt_()
 
 
-def _before_activation(g_BMC: Tensor, y_BMC: Tensor, slope: float) -> Tensor:
+def _before_activation(g: Tensor, y: Tensor, slope: float, *, out: Tensor) -> None:
     """Gradient before the leaky ReLU, whose sign y still shows."""
-    return torch.ops.aten.leaky_relu_backward(g_BMC, y_BMC, slope, True)  # type: ignore[no-any-return]  # noqa: FBT003 (the operator's own signature)
+    torch.ops.aten.leaky_relu_backward.grad_input(g, y, slope, True, grad_input=out)  # noqa: FBT003 (the operator's own signature)
 
 
-def _through_norm(g_BMC: Tensor, x_BMC: Tensor, mean_B1C: Tensor, scale_B1C: Tensor) -> Tensor:
-    """Gradient of x: the part of g that changes neither mean nor variance, scaled."""
-    mean_g_B1C, slope_B1C = torch.zeros_like(mean_B1C), torch.zeros_like(mean_B1C)
-    for piece in _pieces(x_BMC):
-        g, rows = g_BMC[piece], piece[0]
-        mean_g_B1C[rows] += g.sum(1, keepdim=True, dtype=mean_B1C.dtype)
-        slope_B1C[rows] += (x_BMC[piece] - mean_B1C[rows]).mul_(g).sum(1, keepdim=True)
-    mean_g_B1C /= x_BMC.shape[1]
-    slope_B1C *= scale_B1C.square() / x_BMC.shape[1]
-    dx_BMC = torch.empty_like(x_BMC)
-    for piece in _pieces(x_BMC):
-        rows = piece[0]
-        g = g_BMC[piece] - mean_g_B1C[rows]
-        g.addcmul_(x_BMC[piece] - mean_B1C[rows], slope_B1C[rows], value=-1)
-        dx_BMC[piece] = g.mul_(scale_B1C[rows])
-    return dx_BMC
+def _workspace(target: Tensor, kind: torch.dtype) -> Tensor:
+    """Where a piece is computed: in its place, if that has the precision."""
+    return target if target.dtype == kind else torch.empty_like(target, dtype=kind)
+
+
+def _keep(piece: Tensor, target: Tensor) -> None:
+    """Round a piece into its place, unless it is there."""
+    if piece.dtype != target.dtype:
+        target.copy_(piece)
 
 
 def _pieces(x_BMC: Tensor) -> Iterator[tuple[slice, slice]]:
