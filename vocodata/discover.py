@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING
 
 from vocodata.errors import ManifestError
 from vocodata.layouts import find_entries
+from vocodata.tree import open_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from vocodata.archives import Packed
     from vocodata.layouts import Entry
     from vocodata.manifest import Manifest, Source
+    from vocodata.tree import Tree
 
 _log = logging.getLogger(__name__)
 _MAX_NAME = 120
@@ -36,12 +39,15 @@ class Scan:
         id: `source/name`, unique in a manifest, safe as a path.
         source: Name of the manifest's source.
         name: The scan's own name, from its path below the source's root.
-        image: NIfTI, MHA, MHD or NRRD file, or a folder with one DICOM series.
+        image: NIfTI, MHA, MHD or NRRD file, or a folder with one DICOM series; in an archive,
+            where it would lie if the archive were a folder.
         labels: Label file on the image's grid, or None.
         label_names: Label value -> structure, or None if nobody said.
         preset: Row of presets.yaml.
         weight: How often training draws from this source, relative to others.
         licence: As the manifest has it, or None.
+        files: Names of the slices in a DICOM folder that holds more than this series, else ().
+        packed: Where the scan lies in an archive; None where image and labels are files.
     """
 
     id: str
@@ -53,6 +59,8 @@ class Scan:
     preset: str
     weight: float = 1.0
     licence: str | None = None
+    files: tuple[str, ...] = ()
+    packed: Packed | None = None
 
 
 def find_scans(manifest: Manifest) -> list[Scan]:
@@ -89,14 +97,16 @@ def count_faults(manifest: Manifest, scans: Iterable[Scan]) -> list[str]:
 
 
 def _scans_of(source: Source) -> list[Scan]:
-    entries = find_entries(source)
+    tree = open_tree(source.name, source.root)
+    entries = find_entries(source, tree)
     if not entries:
         msg = (
             f"Source '{source.name}': no scan in {source.root} with layout '{source.layout}'; "
             "expected at least one. Correct root or layout, or take the source out."
         )
         raise ManifestError(msg)
-    repeated = [path for path, count in Counter(e.image for e in entries).items() if count > 1]
+    images = Counter((entry.image, entry.files) for entry in entries)
+    repeated = [path for (path, _), count in images.items() if count > 1]
     if repeated:
         msg = (
             f"Source '{source.name}': {len(repeated)} scans are listed more than once, the first "
@@ -104,10 +114,10 @@ def _scans_of(source: Source) -> list[Scan]:
         )
         raise ManifestError(msg)
     names = scan_names([entry.name for entry in entries])
-    return [_scan(source, entry, name) for entry, name in zip(entries, names, strict=True)]
+    return [_scan(source, tree, entry, name) for entry, name in zip(entries, names, strict=True)]
 
 
-def _scan(source: Source, entry: Entry, name: str) -> Scan:
+def _scan(source: Source, tree: Tree, entry: Entry, name: str) -> Scan:
     return Scan(
         id=f"{source.name}/{name}",
         source=source.name,
@@ -118,6 +128,8 @@ def _scan(source: Source, entry: Entry, name: str) -> Scan:
         preset=source.preset,
         weight=source.weight,
         licence=source.licence,
+        files=entry.files,
+        packed=tree.packed(entry.image, entry.files, entry.labels),
     )
 
 

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vocodata.errors import GeometryError, ImplausibleScanError, UnreadableScanError, VocoDataError
+from vocodata.archives import unpacked
+from vocodata.errors import (
+    GeometryError,
+    ImplausibleScanError,
+    StoreError,
+    UnreadableScanError,
+    VocoDataError,
+)
 from vocodata.fingerprint import fingerprint, voxel_digest
 from vocodata.foreground import crop, foreground_box
 from vocodata.geometry import Box, Size, Spacing, Volume, orient_ras, shear_degrees
@@ -22,6 +29,8 @@ from vocodata.resampling import grid_after, resample, resize
 from vocodata.resampling_kernels import compiled
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from vocodata.discover import Scan
@@ -99,12 +108,13 @@ class ProcessedScan:
     flags: tuple[str, ...] = ()
 
 
-def process_scan(scan: Scan, preset: Preset) -> ProcessedScan:
+def process_scan(scan: Scan, preset: Preset, *, scratch: Path | None = None) -> ProcessedScan:
     """Read one scan and bring it onto its preset's grid.
 
     Args:
         scan: Where the files are.
         preset: The grid and the foreground threshold.
+        scratch: Folder to make, unpack a scan of an archive in, and remove; None chooses one.
 
     Returns:
         HU, labels and field in RAS, with what the catalogue records of them.
@@ -114,7 +124,10 @@ def process_scan(scan: Scan, preset: Preset) -> ProcessedScan:
             starting with the scan's id.
     """
     try:
-        return _process(scan, preset)
+        with unpacked(scan, scratch=scratch) as files:
+            return _process(files, preset)
+    except StoreError:
+        raise
     except VocoDataError as error:
         raise error.named(scan.id) from error
     except FileNotFoundError as error:
@@ -126,8 +139,8 @@ def process_scan(scan: Scan, preset: Preset) -> ProcessedScan:
 
 
 def _process(scan: Scan, preset: Preset) -> ProcessedScan:
-    _refuse_implausible_grid(read_header(scan.image), preset)
-    source = orient_ras(read_volume(scan.image))
+    _refuse_implausible_grid(read_header(scan.image, files=scan.files), preset)
+    source = orient_ras(read_volume(scan.image, files=scan.files))
     hu_min = _plausible_minimum(source)
     digest, source_shape, source_spacing = voxel_digest(source), source.shape_XYZ, source.spacing_mm
     source_affine, is_whole = source.affine, source.data_XYZ.dtype == np.int16

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from vocodata.errors import DiskFullError, StoreError, VocoDataError
 from vocodata.ingest import process_scan
 from vocodata.presets import preset
+from vocodata.store.atomic import temporary_path
 from vocodata.store.writer import write_scan
 
 if TYPE_CHECKING:
@@ -88,7 +89,9 @@ def run_job(job: ScanJob) -> Outcome:
 
 
 def _store(job: ScanJob) -> CatalogRow:
-    processed = process_scan(job.scan, preset(job.scan.preset))
+    # Beside the store, under a name that the next build sweeps should this process be killed.
+    scratch = temporary_path(job.store)
+    processed = process_scan(job.scan, preset(job.scan.preset), scratch=scratch)
     for attempt in range(1, STORE_ATTEMPTS + 1):
         try:
             return write_scan(job.store, job.scan, processed, job.codec)

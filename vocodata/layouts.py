@@ -4,14 +4,17 @@ nnunet    imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, dataset.json
 msd       dataset.json with `training` (and `validation`): {"image": ..., "label": ...}
 datalist  the same lists in a JSON file of its own, images may be DICOM folders
 bids      sub-*/**/*_ct.nii.gz
-dicom     every folder that holds DICOM files is one series
+dicom     every series in every folder that holds DICOM files; names never come from the header
 glob      images by a pattern, labels by a template
 auto      the first of nnunet, msd, bids that fits; else all scan files; else dicom
+
+The root may be a folder or an archive; a layout sees both through a `Tree`.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 import os
 import re
@@ -26,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from vocodata.manifest import Source
+    from vocodata.tree import Tree
 
-_MAGIC_AT, _MAGIC = 128, b"DICM"
 _LABEL_WORDS = re.compile(
     r"(^|[^a-z])(labels?|labelstr|labelsts|seg|segs|segmentations?|masks?)"
     r"([^a-z]|$)"
@@ -43,37 +46,33 @@ class Entry:
         image: File or DICOM folder.
         labels: Label file, or None.
         label_names: Label value -> structure if the data set says so, else None.
+        files: Names of the slices, where the folder holds more than this series.
     """
 
     name: str
     image: Path
     labels: Path | None = None
     label_names: Mapping[int, str] | None = None
+    files: tuple[str, ...] = ()
 
 
-def find_entries(source: Source) -> list[Entry]:
+def find_entries(source: Source, tree: Tree) -> list[Entry]:
     """Entries of one source, in order of their paths.
 
     Raises:
-        ManifestError: The root or a list is not there or not what the layout needs.
+        ManifestError: A list is not there, or not what the layout needs.
     """
-    if not source.root.is_dir():
-        msg = (
-            f"Source '{source.name}': root {source.root} is not a folder that is there. "
-            "Correct root; it is relative to the manifest's folder."
-        )
-        raise ManifestError(msg)
-    return sorted(_FINDERS[source.layout](source), key=lambda entry: entry.name)
+    return sorted(_FINDERS[source.layout](source, tree), key=lambda entry: entry.name)
 
 
-def _auto(source: Source) -> list[Entry]:
-    if any((source.root / "imagesTr").glob("*_0000.*")):
-        return _nnunet(source)
-    if "training" in _json(source, source.root / "dataset.json", needed=False):
-        return _msd(source)
-    if bids := _bids(source):
+def _auto(source: Source, tree: Tree) -> list[Entry]:
+    if tree.glob("imagesTr/*_0000.*"):
+        return _nnunet(source, tree)
+    if "training" in _json(source, source.root / "dataset.json", tree, needed=False):
+        return _msd(source, tree)
+    if bids := _bids(source, tree):
         return bids
-    files = [path for path in _files_below(source.root) if is_file_name(path)]
+    files = [path for path in tree.files() if is_file_name(path)]
     suspects = [path for path in files if _looks_like_labels(path.relative_to(source.root))]
     if suspects:
         msg = (
@@ -82,39 +81,39 @@ def _auto(source: Source) -> list[Entry]:
             "Say layout: glob, with images and labels."
         )
         raise ManifestError(msg)
-    return [Entry(_stem(source, path), path) for path in files] or _dicom(source)
+    return [Entry(_stem(source, path), path) for path in files] or _dicom(source, tree)
 
 
-def _nnunet(source: Source) -> list[Entry]:
-    about = _json(source, source.root / "dataset.json", needed=False)
+def _nnunet(source: Source, tree: Tree) -> list[Entry]:
+    about = _json(source, source.root / "dataset.json", tree, needed=False)
     _refuse_not_ct(source, about.get("channel_names") or about.get("modality"))
     names = label_names_of(about)
     entries = []
-    for image in sorted((source.root / "imagesTr").glob("*_0000.*")):
+    for image in sorted(tree.glob("imagesTr/*_0000.*")):
         suffix = suffix_of(image)
         if suffix is None or _is_hidden(image.name):
             continue
         case = image.name[: -len(suffix)].removesuffix("_0000")
         labels = source.root / "labelsTr" / f"{case}{image.name[-len(suffix) :]}"
-        has_labels = labels.exists()
+        has_labels = tree.exists(labels)
         entries.append(
             Entry(case, image, labels if has_labels else None, names if has_labels else None)
         )
     return entries
 
 
-def _msd(source: Source) -> list[Entry]:
-    return _listed(source, source.root / "dataset.json")
+def _msd(source: Source, tree: Tree) -> list[Entry]:
+    path = source.root / "dataset.json"
+    return _listed(source, path, _json(source, path, tree, needed=True))
 
 
-def _datalist(source: Source) -> list[Entry]:
+def _datalist(source: Source, _: Tree) -> list[Entry]:
     assert source.scans is not None
-    return _listed(source, source.scans)
+    return _listed(source, source.scans, _json(source, source.scans, None, needed=True))
 
 
-def _listed(source: Source, path: Path) -> list[Entry]:
+def _listed(source: Source, path: Path, about: dict[str, Any]) -> list[Entry]:
     """Entries of a JSON file with the lists `training` and `validation`."""
-    about = _json(source, path, needed=True)
     _refuse_not_ct(source, about.get("modality"))
     names = label_names_of(about)
     entries = []
@@ -145,8 +144,8 @@ def _listed_entry(
     return Entry(name, path, labels, None if labels is None else names)
 
 
-def _bids(source: Source) -> list[Entry]:
-    paths = [p for p in _files_below(source.root) if re.search(r"_ct\.nii(\.gz)?$", p.name.lower())]
+def _bids(source: Source, tree: Tree) -> list[Entry]:
+    paths = [p for p in tree.files() if re.search(r"_ct\.nii(\.gz)?$", p.name.lower())]
     return [
         Entry(path.name[: -len(suffix_of(path) or "")], path)
         for path in paths
@@ -154,15 +153,30 @@ def _bids(source: Source) -> list[Entry]:
     ]
 
 
-def _dicom(source: Source) -> list[Entry]:
-    folders = sorted({path.parent for path in _files_below(source.root) if _is_dicom(path)})
-    return [Entry(_stem(source, folder), folder) for folder in folders]
+def _dicom(source: Source, tree: Tree) -> list[Entry]:
+    """One entry a series; a file whose series cannot be told belongs to all beside it."""
+    folders: dict[Path, dict[str, list[str]]] = {}
+    for path in tree.files():
+        series = tree.series_of(path)
+        if series is not None:
+            folders.setdefault(path.parent, {}).setdefault(series, []).append(path.name)
+    entries = []
+    for folder, found in sorted(folders.items()):
+        name, unknown = _stem(source, folder), found.pop("", [])
+        if len(found) < 2:
+            entries.append(Entry(name, folder))
+            continue
+        for series, files in found.items():
+            # A UID names a patient's visit, so only its hash becomes part of a name.
+            short = hashlib.sha256(f"{name}/{series}".encode()).hexdigest()[:8]
+            entries.append(Entry(f"{name}-{short}", folder, files=tuple(sorted(files + unknown))))
+    return entries
 
 
-def _glob(source: Source) -> list[Entry]:
+def _glob(source: Source, tree: Tree) -> list[Entry]:
     pattern = (source.images or "**/*.nii.gz").removeprefix("./")
-    paths = [path for path in source.root.glob(pattern) if not _is_hidden_below(path, source.root)]
-    labels = {path: _label_of(source, path, pattern) for path in paths}
+    paths = [path for path in tree.glob(pattern) if not _is_hidden_below(path, source.root)]
+    labels = {path: _label_of(source, tree, path, pattern) for path in paths}
     taken = set(labels.values())
     if source.labels is not None and not any(path is not None for path in taken):
         msg = (
@@ -175,11 +189,11 @@ def _glob(source: Source) -> list[Entry]:
     return [
         Entry(_stem_below(path, base), path, labels[path])
         for path in paths
-        if path not in taken and (is_file_name(path) or path.is_dir())
+        if path not in taken and (is_file_name(path) or tree.is_dir(path))
     ]
 
 
-def _label_of(source: Source, image: Path, pattern: str) -> Path | None:
+def _label_of(source: Source, tree: Tree, image: Path, pattern: str) -> Path | None:
     """The label file that the source's template gives for an image, if it is there."""
     if source.labels is None:
         return None
@@ -194,7 +208,7 @@ def _label_of(source: Source, image: Path, pattern: str) -> Path | None:
     path = source.root / re.sub(
         r"\{(id|folder)\}", lambda word: words[word.group(1)], source.labels
     )
-    return path if path.exists() else None
+    return path if tree.exists(path) else None
 
 
 def label_names_of(about: Mapping[str, Any]) -> dict[int, str] | None:
@@ -232,11 +246,14 @@ def _refuse_not_ct(source: Source, channels: object) -> None:
         raise ManifestError(msg)
 
 
-def _json(source: Source, path: Path, *, needed: bool) -> dict[str, Any]:
-    if not path.is_file() and not needed:
+def _json(source: Source, path: Path, tree: Tree | None, *, needed: bool) -> dict[str, Any]:
+    """An object of a JSON file, in the tree or, without one, beside it."""
+    is_there = path.is_file() if tree is None else tree.exists(path)
+    if not is_there and not needed:
         return {}
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8") if tree is None else tree.read_text(path)
+        about = json.loads(text)
     except FileNotFoundError as error:
         msg = f"Source '{source.name}': {path} is not there; layout '{source.layout}' needs it."
         raise ManifestError(msg) from error
@@ -249,31 +266,12 @@ def _json(source: Source, path: Path, *, needed: bool) -> dict[str, Any]:
     return about
 
 
-def _files_below(root: Path) -> list[Path]:
-    """Files below a folder, hidden ones left out; a folder with a scan's name counts as a file."""
-    found: list[Path] = []
-    for folder, names, files in os.walk(root):
-        at = Path(folder)
-        found.extend(at / name for name in files if not _is_hidden(name))
-        found.extend(at / name for name in names if is_file_name(at / name))
-        names[:] = sorted(n for n in names if not _is_hidden(n) and not is_file_name(at / n))
-    return sorted(found)
-
-
 def _is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
 def _is_hidden_below(path: Path, root: Path) -> bool:
     return any(_is_hidden(part) for part in path.relative_to(root).parts)
-
-
-def _is_dicom(path: Path) -> bool:
-    if path.name.upper() == "DICOMDIR" or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        file.seek(_MAGIC_AT)
-        return file.read(len(_MAGIC)) == _MAGIC
 
 
 def _looks_like_labels(path: Path) -> bool:
@@ -294,7 +292,7 @@ def _stem_below(path: Path, base: Path) -> str:
     return text[: -len(suffix)] if suffix else text
 
 
-_FINDERS: dict[str, Callable[[Source], list[Entry]]] = {
+_FINDERS: dict[str, Callable[[Source, Tree], list[Entry]]] = {
     "auto": _auto,
     "glob": _glob,
     "nnunet": _nnunet,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Layout = Literal["auto", "glob", "nnunet", "msd", "datalist", "bids", "dicom"]
 LAYOUTS: tuple[str, ...] = ("auto", "glob", "nnunet", "msd", "datalist", "bids", "dicom")
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".7z", ".rar")
+_UNREAD_ARCHIVES = (".7z", ".rar")
 _KEY_OF_LAYOUT = {"images": "glob", "labels": "glob", "scans": "datalist"}
 
 
@@ -42,13 +42,13 @@ def _known_preset(name: str) -> str:
     return name
 
 
-def _local_folder(root: Path) -> Path:
+def _local_place(root: Path) -> Path:
     text = root.as_posix()
     if "://" in text or text.partition(":")[0] in {"s3", "gs", "http", "https"}:
         msg = "remote roots are not read yet. Copy the source to a folder, and name that"
         raise ValueError(msg)
-    if text.lower().endswith(_ARCHIVES):
-        msg = "archives are not read yet. Unpack it to a folder, and name that"
+    if text.lower().endswith(_UNREAD_ARCHIVES):
+        msg = "7z and rar are not read. Unpack it to a folder, and name that"
         raise ValueError(msg)
     return root
 
@@ -58,7 +58,8 @@ class Source(BaseModel):
 
     Attributes:
         name: Unique; becomes a folder of the store. Letters, digits, `.`, `_`, `-`.
-        root: Folder with the scans.
+        root: Folder with the scans, or an archive of them: zip or tar, whole, in parts, or a
+            folder of parts (vocodata/archives/parts.py).
         layout: How scans are found below the root; `auto` looks, and refuses when in doubt.
         preset: Row of presets.yaml.
         weight: How often training draws a scan of this source, relative to others.
@@ -76,7 +77,7 @@ class Source(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    root: Annotated[Path, AfterValidator(_local_folder)]
+    root: Annotated[Path, AfterValidator(_local_place)]
     layout: Layout = "auto"
     preset: Annotated[str, AfterValidator(_known_preset)]
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0

@@ -14,6 +14,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from vocodata.archives import unpacked
 from vocodata.errors import VocoDataError
 from vocodata.job import ScanJob
 from vocodata.ledger import EXCLUDED, Entry
@@ -42,7 +43,7 @@ class BuildPlan:
 
     Attributes:
         found: All scans of the manifest.
-        jobs: Those to be built, ordered by id.
+        jobs: Those to be built, by source, and there by place in an archive or by id.
         done: Ids of those in the store already, by the same recipe.
         settled_excluded: Ids of those that were excluded by the same recipe.
         stale: Ids the ledger knows that must be forgotten: changed, damaged, or gone.
@@ -91,7 +92,7 @@ def make_plan(
     """
     codec_named(codec)
     jobs, done, excluded = [], set(), set()
-    for scan in sorted(scans, key=lambda scan: scan.id):
+    for scan in sorted(scans, key=_order):
         recipe = scan_recipe(scan, codec)
         entry = entries.get(scan.id)
         if entry is None or entry.recipe != recipe or not _stands(store, scan.id, entry):
@@ -112,6 +113,14 @@ def make_plan(
     )
 
 
+def _order(scan: Scan) -> tuple[str, int, str]:
+    """By source; within it as a compressed tar is passed through, else by id."""
+    packed = scan.packed
+    is_stream = packed is not None and packed.archive.kind == "tar-stream" and packed.image
+    place = min(member.offset for member in packed.image) if packed and is_stream else 0
+    return scan.source, place, scan.id
+
+
 def _stands(store: Path, scan_id: str, entry: Entry) -> bool:
     """Whether a settled scan needs no more work: its files are there, as long as they were."""
     if entry.state == EXCLUDED:
@@ -130,8 +139,14 @@ def _size(path: Path) -> int | None:
 
 def scan_recipe(scan: Scan, codec: str) -> str:
     """Digest of all that a scan's entry in the store depends on."""
+    common = _common(scan, codec)
+    if scan.packed is not None:
+        return _digest({**common, "packed": scan.packed.state()})
     labels = None if scan.labels is None else file_state(scan.labels)
-    return _digest({**_common(scan, codec), "image": file_state(scan.image), "labels": labels})
+    image = file_state(scan.image)
+    if scan.files:
+        image = [state for state in image if state[0] in scan.files]
+    return _digest({**common, "image": image, "labels": labels})
 
 
 def store_recipe(scans: Sequence[Scan], codec: str) -> str:
@@ -206,7 +221,8 @@ def predict_size(plan: BuildPlan, *, headers: int = HEADERS_SAMPLED) -> SizePred
 
 def _voxels(job: ScanJob) -> int:
     """Voxels of a scan on its preset's grid, before the crop."""
-    header = read_header(job.scan.image)
+    with unpacked(job.scan, head_only=True) as scan:
+        header = read_header(scan.image, files=scan.files)
     volume_mm3 = 1.0
     for size, spacing in zip(header.shape_XYZ, header.spacing_mm, strict=True):
         volume_mm3 *= size * spacing

@@ -360,10 +360,10 @@ def test_a_full_disk_ends_the_build_and_leaves_it_resumable(make_sources, tmp_pa
 def test_whatever_a_scan_does_is_an_outcome(make_sources, tmp_path, monkeypatch, fault, reason):
     manifest = make_sources(2)
 
-    def fail(scan, chosen, _real=run_job.__globals__["process_scan"]):
+    def fail(scan, chosen, *, scratch, _real=run_job.__globals__["process_scan"]):
         if scan.name == "case0":
             raise fault
-        return _real(scan, chosen)
+        return _real(scan, chosen, scratch=scratch)
 
     monkeypatch.setitem(run_job.__globals__, "process_scan", fail)
     report = build(manifest, tmp_path / "ct.zarr", workers=0)

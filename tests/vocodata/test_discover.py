@@ -204,7 +204,7 @@ def test_sources_without_scans_or_folder_are_told_together(tmp_path):
         find_scans(load_manifest(tmp_path / "m.yaml"))
     assert "Source 'a': no scan in" in str(caught.value)
     assert "Source 'b': root" in str(caught.value)
-    assert "is not a folder that is there" in str(caught.value)
+    assert "is not a folder or archive that is there" in str(caught.value)
 
 
 def test_another_count_is_reported_and_not_fatal(root, caplog):

@@ -236,13 +236,13 @@ def test_a_scan_that_is_not_there_is_refused(tmp_path):
 def test_a_fault_of_the_file_system_is_a_reason_too(tmp_path, monkeypatch):
     one = scan(tmp_path)
 
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("vocodata.ingest.read_header", fail)
     refused(one, "Input/output error", "unreadable")
 
-    def vanish(*_):
+    def vanish(*_, **__):
         raise FileNotFoundError(2, "No such file", str(one.image))
 
     monkeypatch.setattr("vocodata.ingest.read_header", vanish)

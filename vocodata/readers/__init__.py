@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from vocodata.errors import UnreadableScanError
 
@@ -25,13 +25,15 @@ SUFFIXES: Final = {
     ".nhdr": "itk",
 }
 """File name endings and the module that reads them; a folder is a DICOM series."""
+_MAGIC_AT, _MAGIC = 128, b"DICM"
 
 
-def read_volume(path: str | PathLike[str]) -> Volume:
+def read_volume(path: str | PathLike[str], *, files: tuple[str, ...] = ()) -> Volume:
     """One CT scan as HU.
 
     Args:
         path: NIfTI (.nii, .nii.gz), MHA, MHD or NRRD file, or a folder with one DICOM CT series.
+        files: Of a folder, the names of the series' files; all DICOM images if empty.
 
     Returns:
         Axes as the file has them (see `orient_ras`); int16 where HU are whole and fit, else
@@ -42,7 +44,7 @@ def read_volume(path: str | PathLike[str]) -> Volume:
         GeometryError: The voxels have no usable place in the patient.
         ImplausibleScanError: Not CT, a localizer, or voxels that are NaN.
     """
-    volume: Volume = _reader(Path(path)).read_volume(Path(path))
+    volume: Volume = _reader(Path(path)).read_volume(Path(path), **_only(files))
     return volume
 
 
@@ -64,19 +66,47 @@ def read_labels(path: str | PathLike[str]) -> Volume:
     return labels
 
 
-def read_header(path: str | PathLike[str]) -> Header:
+def read_header(path: str | PathLike[str], *, files: tuple[str, ...] = ()) -> Header:
     """Size and place of one scan, no voxels read; for planning.
 
     Args:
         path: As for `read_volume`.
+        files: As for `read_volume`.
 
     Raises:
         UnreadableScanError: As `read_volume`.
         GeometryError: As `read_volume`.
         ImplausibleScanError: As `read_volume`.
     """
-    header: Header = _reader(Path(path)).read_header(Path(path))
+    header: Header = _reader(Path(path)).read_header(Path(path), **_only(files))
     return header
+
+
+def dicom_series(start: IO[bytes] | bytes) -> str | None:
+    """The series that a file belongs to, from its first bytes.
+
+    Args:
+        start: The file, open at its start, or its first bytes.
+
+    Returns:
+        Its SeriesInstanceUID; "" if it is DICOM and that cannot be told; None if it is no DICOM
+        image.
+    """
+    if isinstance(start, bytes):
+        magic = start[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)]
+    else:
+        start.seek(_MAGIC_AT)
+        magic = start.read(len(_MAGIC))
+        start.seek(0)
+    if magic != _MAGIC:
+        return None
+    series: str | None = import_module("vocodata.readers.dicom").series_of(start)
+    return series
+
+
+def _only(files: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """The argument that the DICOM reader alone takes."""
+    return {"files": files} if files else {}
 
 
 def suffix_of(path: Path) -> str | None:

@@ -1,25 +1,25 @@
-"""A folder with one DICOM CT series.
+"""A folder with one DICOM CT series, or with files of which one series is named.
 
 Slices are put in order by their position along the slice normal. Positions are the truth:
 SliceThickness and SpacingBetweenSlices are not looked at, file names and instance numbers neither.
 What does not add up to one regular grid is refused with its own reason; nothing is guessed, filled
 in or averaged. Files that are no DICOM image (a DICOMDIR, contours, reports, text) are passed over.
+The frames of an enhanced (multi-frame) CT are slices like others.
 
 Shape letters: X Y Z voxels; x along a row, y down a column, z along the slice normal.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pydicom
-from pydicom.errors import InvalidDicomError
-from pydicom.uid import CTImageStorage
+from pydicom.pixels.utils import pixel_array
 
-from vocodata.errors import GeometryError, ImplausibleScanError, UnreadableScanError
+from vocodata.errors import GeometryError, UnreadableScanError
 from vocodata.geometry import Header, Size, Volume, checked_affine
+from vocodata.readers.dicom_headers import MAGIC, MAGIC_AT, Slice, read_dataset, read_slices
+from vocodata.readers.dicom_headers import series_of as series_of
 from vocodata.readers.hounsfield import as_hu
 
 if TYPE_CHECKING:
@@ -30,13 +30,6 @@ if TYPE_CHECKING:
 
     from vocodata.geometry import Affine
 
-_MAGIC_AT, _MAGIC = 128, b"DICM"
-_TAGS = [
-    "SOPClassUID", "SeriesInstanceUID", "Modality", "ImageType", "Rows", "Columns",
-    "NumberOfFrames", "SamplesPerPixel", "PixelSpacing", "ImageOrientationPatient",
-    "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "BitsAllocated",
-    "PixelRepresentation",
-]  # fmt: skip
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 _TILT_LIMIT_DEGREES = 0.3
 _ORIENTATION_TOLERANCE = 1e-4
@@ -45,44 +38,35 @@ _UNEVEN_LIMIT = 0.05
 _SAME_PLACE_MM = 1e-3
 
 
-@dataclass(frozen=True)
-class _Slice:
-    """Header of one slice; positions in LPS mm as DICOM has them."""
-
-    path: Path
-    series: str
-    rows: int
-    columns: int
-    spacing_mm: tuple[float, float]
-    orientation: tuple[float, ...]
-    position_mm: NDArray[np.float64]
-    slope: float
-    intercept: float
-
-
-def read_volume(folder: Path) -> Volume:
+def read_volume(folder: Path, *, files: tuple[str, ...] = ()) -> Volume:
     """HU of the one CT series in a folder, slices ordered by position.
+
+    Args:
+        folder: With the series' files.
+        files: Names of those to take; all DICOM images if empty.
 
     Raises:
         UnreadableScanError: No DICOM image, damaged files, more than one series.
         ImplausibleScanError: Not CT, or a localizer.
         GeometryError: Slices that do not form one regular grid.
     """
-    slices = _ordered(_headers(folder), folder)
+    slices = _ordered(_headers(folder, files), folder)
     affine = _affine(slices)
     first = slices[0]
     hu_ZYX: NDArray[Any] = np.empty((len(slices), first.rows, first.columns), np.int16)
+    pixels = _Pixels()
     for z, part in enumerate(slices):
-        slice_XY1 = as_hu(_pixels(part).T[:, :, None], slope=part.slope, intercept=part.intercept)
+        stored_YX = pixels.of(part)
+        slice_XY1 = as_hu(stored_YX.T[:, :, None], slope=part.slope, intercept=part.intercept)
         if slice_XY1.dtype != hu_ZYX.dtype and hu_ZYX.dtype == np.int16:
             hu_ZYX = hu_ZYX.astype(np.float32)
         hu_ZYX[z] = slice_XY1[:, :, 0].T
     return Volume(hu_ZYX.transpose(2, 1, 0), affine)
 
 
-def read_header(folder: Path) -> Header:
+def read_header(folder: Path, *, files: tuple[str, ...] = ()) -> Header:
     """Size and place of the one CT series in a folder; no pixels are decoded."""
-    slices = _ordered(_headers(folder), folder)
+    slices = _ordered(_headers(folder, files), folder)
     size = Size(slices[0].columns, slices[0].rows, len(slices))
     return Header(size, checked_affine(_affine(slices)), np.dtype(np.int16))
 
@@ -94,83 +78,21 @@ def dicom_files(folder: Path) -> list[Path]:
 
 def _is_dicom(path: Path) -> bool:
     with path.open("rb") as file:
-        file.seek(_MAGIC_AT)
-        return file.read(len(_MAGIC)) == _MAGIC
+        file.seek(MAGIC_AT)
+        return file.read(len(MAGIC)) == MAGIC
 
 
-def _headers(folder: Path) -> list[_Slice]:
-    """One entry an image; other DICOM objects are passed over."""
-    slices = []
-    for path in dicom_files(folder):
-        dataset = _dataset(path, specific_tags=_TAGS, stop_before_pixels=True)
-        if "Rows" in dataset:
-            slices.append(_slice(path, dataset))
-        elif dataset.file_meta.get("MediaStorageSOPClassUID") == CTImageStorage:
-            msg = f"{path.name} is a CT slice that ends before its pixels. Fetch it again."
-            raise UnreadableScanError(msg, code="corrupt_dicom")
+def _headers(folder: Path, files: tuple[str, ...]) -> list[Slice]:
+    """One entry an image plane; other DICOM objects are passed over."""
+    paths = [folder / name for name in files] if files else dicom_files(folder)
+    slices = [part for path in paths for part in read_slices(path)]
     if not slices:
         msg = f"Folder {folder.name} holds no DICOM image; expected the slices of one CT series."
         raise UnreadableScanError(msg, code="no_dicom")
     return slices
 
 
-def _dataset(path: Path, **options: Any) -> Any:  # noqa: ANN401 (handed on to pydicom)
-    try:
-        return pydicom.dcmread(path, **options)
-    except (InvalidDicomError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        msg = f"{path.name} is a damaged DICOM file ({error}). Fetch it again."
-        raise UnreadableScanError(msg, code="corrupt_dicom") from error
-
-
-def _slice(path: Path, dataset: Any) -> _Slice:  # noqa: ANN401 (pydicom's fields are dynamic)
-    modality = str(dataset.get("Modality", "missing"))
-    is_localizer = "LOCALIZER" in [str(word).upper() for word in dataset.get("ImageType") or []]
-    _refuse_not_ct(path, modality, is_localizer=is_localizer)
-    frames, samples = dataset.get("NumberOfFrames") or 1, dataset.get("SamplesPerPixel") or 1
-    if int(frames) != 1 or int(samples) != 1:
-        msg = (
-            f"{path.name} has {frames} frames of {samples} samples a pixel; expected one slice of "
-            "one. Convert the scan to NIfTI with a tool that knows its kind."
-        )
-        raise UnreadableScanError(msg, code="unsupported_dicom")
-    try:
-        return _Slice(
-            path=path,
-            series=str(dataset.SeriesInstanceUID),
-            rows=int(dataset.Rows),
-            columns=int(dataset.Columns),
-            spacing_mm=_numbers(dataset, "PixelSpacing", 2),
-            orientation=_numbers(dataset, "ImageOrientationPatient", 6),
-            position_mm=np.array(_numbers(dataset, "ImagePositionPatient", 3)),
-            slope=float(dataset.RescaleSlope),
-            intercept=float(dataset.RescaleIntercept),
-        )
-    except (AttributeError, TypeError, ValueError) as error:
-        msg = f"{path.name}: {error}; a CT slice needs it. Repair the series, or leave it out."
-        raise UnreadableScanError(msg, code="corrupt_dicom") from error
-
-
-def _refuse_not_ct(path: Path, modality: str, *, is_localizer: bool) -> None:
-    if modality != "CT":
-        msg = f"{path.name} has modality {modality}; expected CT. Leave the series out."
-        raise ImplausibleScanError(msg, code="not_ct")
-    if is_localizer:
-        msg = f"{path.name} is a localizer (scout) image; expected axial slices. Leave it out."
-        raise ImplausibleScanError(msg, code="localizer")
-
-
-def _numbers(dataset: Any, keyword: str, count: int) -> tuple[Any, ...]:  # noqa: ANN401 (pydicom)
-    if keyword not in dataset:
-        msg = f"{keyword} is missing"
-        raise ValueError(msg)
-    values = tuple(float(value) for value in dataset[keyword].value or ())
-    if len(values) != count or not np.isfinite(values).all():
-        msg = f"{keyword} is {values}, expected {count} finite numbers"
-        raise ValueError(msg)
-    return values
-
-
-def _ordered(slices: list[_Slice], folder: Path) -> list[_Slice]:
+def _ordered(slices: list[Slice], folder: Path) -> list[Slice]:
     """Slices in order along their normal, if they form one regular grid."""
     series = {part.series for part in slices}
     if len(series) > 1:
@@ -190,8 +112,8 @@ def _ordered(slices: list[_Slice], folder: Path) -> list[_Slice]:
     return ordered
 
 
-def _refuse_mixed_geometry(slices: list[_Slice], folder: Path) -> None:
-    wanted: dict[str, Callable[[_Slice], tuple[float, ...]]] = {
+def _refuse_mixed_geometry(slices: list[Slice], folder: Path) -> None:
+    wanted: dict[str, Callable[[Slice], tuple[float, ...]]] = {
         "size": lambda part: (part.columns, part.rows),
         "spacing": lambda part: part.spacing_mm,
         "orientation": lambda part: part.orientation,
@@ -234,7 +156,7 @@ def _refuse_irregular(along_mm: list[float], folder: Path) -> None:
         raise GeometryError(msg, code="uneven_slices")
 
 
-def _refuse_tilt(ordered: list[_Slice], normal: NDArray[np.float64], folder: Path) -> None:
+def _refuse_tilt(ordered: list[Slice], normal: NDArray[np.float64], folder: Path) -> None:
     stack = ordered[-1].position_mm - ordered[0].position_mm
     along = float(stack @ normal)
     across = float(np.linalg.norm(stack - along * normal))
@@ -247,7 +169,7 @@ def _refuse_tilt(ordered: list[_Slice], normal: NDArray[np.float64], folder: Pat
         raise GeometryError(msg, code="gantry_tilt")
 
 
-def _normal(part: _Slice) -> NDArray[np.float64]:
+def _normal(part: Slice) -> NDArray[np.float64]:
     """Unit normal of the slice plane, LPS."""
     row, column = np.array(part.orientation[:3]), np.array(part.orientation[3:])
     normal = np.cross(row, column)
@@ -261,7 +183,7 @@ def _normal(part: _Slice) -> NDArray[np.float64]:
     return np.asarray(normal / lengths[2])
 
 
-def _affine(ordered: list[_Slice]) -> Affine:
+def _affine(ordered: list[Slice]) -> Affine:
     first, last = ordered[0], ordered[-1]
     affine = np.eye(4)
     affine[:3, 0] = np.array(first.orientation[:3]) * first.spacing_mm[1]
@@ -272,18 +194,27 @@ def _affine(ordered: list[_Slice]) -> Affine:
     return affine
 
 
-def _pixels(part: _Slice) -> NDArray[Any]:
-    """Stored pixels of one slice (rows, columns), decompressed."""
-    dataset = _dataset(part.path)
-    try:
-        pixels = np.asarray(dataset.pixel_array)
-    except (RuntimeError, NotImplementedError) as error:
-        msg = f"{part.path.name}: its compression cannot be decoded ({error})."
-        raise UnreadableScanError(msg, code="unsupported_dicom") from error
-    except (AttributeError, ValueError, KeyError, OSError) as error:
-        msg = f"{part.path.name}: its pixels are damaged ({error}). Fetch the file again."
-        raise UnreadableScanError(msg, code="corrupt_dicom") from error
-    if pixels.shape != (part.rows, part.columns):
-        msg = f"{part.path.name} holds {pixels.shape} pixels, expected {(part.rows, part.columns)}."
-        raise UnreadableScanError(msg, code="corrupt_dicom")
-    return pixels
+class _Pixels:
+    """Stored pixels of slices; a file of many frames is read once."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._dataset: Any = None
+
+    def of(self, part: Slice) -> NDArray[Any]:
+        """Pixels (rows, columns) of one slice, decompressed."""
+        if part.path != self._path:
+            self._dataset, self._path = read_dataset(part.path), part.path
+        try:
+            pixels = np.asarray(pixel_array(self._dataset, index=part.frame))
+        except (RuntimeError, NotImplementedError) as error:
+            msg = f"{part.path.name}: its compression cannot be decoded ({error})."
+            raise UnreadableScanError(msg, code="unsupported_dicom") from error
+        except (AttributeError, ValueError, KeyError, TypeError, IndexError, OSError) as error:
+            msg = f"{part.path.name}: its pixels are damaged ({error}). Fetch the file again."
+            raise UnreadableScanError(msg, code="corrupt_dicom") from error
+        if pixels.shape != (part.rows, part.columns):
+            wanted = (part.rows, part.columns)
+            msg = f"{part.path.name} holds {pixels.shape} pixels, expected {wanted}."
+            raise UnreadableScanError(msg, code="corrupt_dicom")
+        return pixels

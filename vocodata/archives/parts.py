@@ -1,0 +1,167 @@
+"""Which files are one archive, and one stream over them.
+
+Known are `x.zip.001, x.zip.002, ...` (also of tar), `x.z01, ..., x.zip` (a zip that knows of its
+parts), and a folder of raw pieces whose names only differ at the end, joined in lexical order.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from bisect import bisect_right
+from itertools import accumulate
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, cast
+
+from vocodata.errors import ManifestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Buffer
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_BESIDE = {".txt", ".md", ".json", ".csv", ".tsv", ".pdf", ".xlsx", ".html", ".sha256", ".md5"}
+_MAGIC = (b"PK\x03\x04", b"PK\x07\x08", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
+_NUMBERED = re.compile(r"(.+)\.(\d{2,})$")
+_SPANNED = re.compile(r"\.z\d{2,}$")
+
+
+def find_parts(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:
+    """Archives that a root stands for: the path each seems to lie at, and its files in order.
+
+    Args:
+        root: An archive, its first part, its name without `.001`, or a folder that holds nothing
+            but archives or the parts of one (and texts).
+
+    Returns:
+        Nothing if the root is a folder of other things.
+
+    Raises:
+        ManifestError: A part is missing between others.
+    """
+    if root.is_file():
+        numbered = _NUMBERED.fullmatch(root.name)
+        if numbered:
+            return [(root, _numbered(root.with_name(numbered[1])))]
+        return [(root, _spanned(root))]
+    if root.is_dir():
+        return _of_folder(root)
+    parts = _numbered(root)
+    return [(root, parts)] if parts else []
+
+
+def open_parts(parts: Sequence[Path]) -> IO[bytes]:
+    """One stream over the parts, which can seek."""
+    return cast("IO[bytes]", io.BufferedReader(_Joined(parts), 1 << 18))
+
+
+def _of_folder(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:
+    with os.scandir(root) as entries:
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+    if any(not entry.is_file() for entry in shown):
+        return []
+    files = sorted(root / e.name for e in shown if Path(e.name).suffix.lower() not in _BESIDE)
+    found: dict[Path, tuple[Path, ...]] = {}
+    rest = []
+    for file in files:
+        numbered = _NUMBERED.fullmatch(file.name)
+        if file.name.lower().endswith(SUFFIXES):
+            found[file] = _spanned(file)
+        elif numbered and numbered[1].lower().endswith(SUFFIXES):
+            whole = file.with_name(numbered[1])
+            found.setdefault(whole, _numbered(whole))
+        elif not _SPANNED.search(file.name.lower()):
+            rest.append(file)
+    if not rest:
+        return sorted(found.items())
+    return [(root, tuple(rest))] if not found and _are_pieces(rest) else []
+
+
+def _are_pieces(files: list[Path]) -> bool:
+    """Whether files look like one archive cut up: magic in the first, names alike to the end."""
+    alike = {re.sub(r"(\d+|[.-]?[a-z]{2,3})$", "", file.name) for file in files}
+    if len(files) < 2 or len(alike) != 1:
+        return False
+    with files[0].open("rb") as file:
+        start = file.read(512)
+    return start.startswith(_MAGIC) or start[257:262] == b"ustar"
+
+
+def _numbered(whole: Path) -> tuple[Path, ...]:
+    """`whole.001` and on; nothing if there is none."""
+    return _in_a_row(whole, rf"{re.escape(whole.name)}\.(\d{{2,}})", ())
+
+
+def _spanned(file: Path) -> tuple[Path, ...]:
+    """`x.z01` and on before `x.zip`, or the file alone."""
+    if file.suffix.lower() != ".zip":
+        return (file,)
+    return _in_a_row(file, rf"(?i:{re.escape(file.stem)}\.z(\d{{2,}}))", (file,))
+
+
+def _in_a_row(whole: Path, pattern: str, last: tuple[Path, ...]) -> tuple[Path, ...]:
+    if not whole.parent.is_dir():
+        return last
+    matches = ((re.fullmatch(pattern, path.name), path) for path in whole.parent.iterdir())
+    number = {int(match[1]): path for match, path in matches if match}
+    if not number:
+        return last
+    missing = sorted(set(range(min(number) and 1, max(number) + 1)) - set(number))
+    if missing:
+        msg = (
+            f"{whole}: part {missing[0]} is missing of parts {min(number)} to {max(number)}; "
+            "expected all of them beside each other. Fetch it."
+        )
+        raise ManifestError(msg)
+    return (*(number[n] for n in sorted(number)), *last)
+
+
+class _Joined(io.RawIOBase):
+    """Files as if they were one."""
+
+    def __init__(self, parts: Sequence[Path]) -> None:
+        super().__init__()
+        sizes = [part.stat().st_size for part in parts]
+        self._parts = list(parts)
+        self._ends = list(accumulate(sizes))
+        self._at = 0
+        self._open: tuple[int, io.FileIO] | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._ends[-1]}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        index = bisect_right(self._ends, self._at)
+        if index == len(self._ends):
+            return 0
+        begins = self._ends[index - 1] if index else 0
+        if self._open is None or self._open[0] != index:
+            self.release()
+            self._open = (index, io.FileIO(self._parts[index]))
+        file = self._open[1]
+        file.seek(self._at - begins)
+        count = file.readinto(buffer) or 0
+        self._at += count
+        return count
+
+    def release(self) -> None:
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
+
+    def close(self) -> None:
+        self.release()
+        super().close()

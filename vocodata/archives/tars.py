@@ -1,0 +1,275 @@
+"""The list of a tar, and one member's bytes; plain, or compressed as a whole.
+
+A compressed tar has no list and cannot be entered in the middle. It is passed through once to
+list it; after that each process keeps one stream open and goes forward on it, so that scans taken
+in the archive's order cost one more pass in all, not one each.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import logging
+import lzma
+import tarfile
+import zlib
+from importlib import import_module
+from typing import IO, TYPE_CHECKING, Any
+
+from vocodata.archives.members import Archive, Member, safe_path
+from vocodata.archives.parts import open_parts
+from vocodata.errors import ManifestError, UnreadableScanError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_log = logging.getLogger(__name__)
+BLOCK = 512
+HEAD_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 18
+_MAX_NAME_BYTES = 1 << 20
+_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+# Public, yet in no list of types.
+_EOFHeaderError: type[tarfile.HeaderError] = vars(tarfile)["EOFHeaderError"]
+try:
+    _gzip_open: Any = import_module("isal.igzip").open
+except ImportError:
+    _gzip_open = gzip.open
+
+
+def inflating(file: IO[bytes]) -> IO[bytes]:
+    """The tar inside a compressed one, by the compression's first bytes."""
+    start = file.read(6)
+    file.seek(0)
+    openers: tuple[tuple[bytes, Any], ...] = (
+        (b"\x1f\x8b", _gzip_open), (b"BZh", bz2.open), (b"\xfd7zXZ", lzma.open),
+    )  # fmt: skip
+    for magic, opener in openers:
+        if start.startswith(magic):
+            stream: IO[bytes] = opener(file, "rb")
+            return stream
+    return file
+
+
+def list_tar(
+    file: IO[bytes], name: str, *, look: Callable[[bytes], str | None] | None = None
+) -> list[Member]:
+    """All files of a tar.
+
+    Args:
+        file: The tar, inflated; it is read forward, and sought only if `look` is None.
+        name: For messages.
+        look: Called with the first bytes of each file; what it says becomes `Member.series`.
+
+    Raises:
+        ManifestError: No tar, or one that is cut or damaged between two members.
+    """
+    reader = _Reader(file, is_stream=look is not None)
+    members: list[Member] = []
+    wide: dict[str, str] = {}
+    while True:
+        try:
+            info = tarfile.TarInfo.frombuf(reader.take(BLOCK), "utf-8", "surrogateescape")
+        except _EOFHeaderError:
+            reader.prove(name)
+            return members
+        except (tarfile.HeaderError, *_DAMAGE) as error:
+            raise _cut(name, members, error) from error
+        try:
+            if info.type in {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE}:
+                wide |= _wide_names(info, reader.take(min(info.size, _MAX_NAME_BYTES)))
+                reader.skip(_padded(info.size) - min(info.size, _MAX_NAME_BYTES))
+                continue
+            member = _member(info, reader.at, wide)
+            wide = {}
+            head = reader.take(min(member.packed_size, HEAD_BYTES)) if look else b""
+            if look and not member.fault:
+                member = _with_series(member, look(head))
+            if not info.isdir() and info.type != tarfile.XGLTYPE:
+                members.append(member)
+            reader.skip(_padded(member.packed_size) - len(head))
+        except EOFError:
+            if not members or members[-1].offset != member.offset:
+                members.append(member)
+            members[-1] = _faulty(members[-1], "archive_truncated")
+            _log.warning("%s ends within %s; what follows it is lost.", name, member.path)
+            return members
+        except _DAMAGE as error:
+            raise _unproved(name, error) from error
+
+
+def _cut(name: str, members: list[Member], error: Exception) -> ManifestError:
+    where = f"after {len(members)} members" if members else "at its start"
+    msg = f"{name}: no tar, or one that is cut or damaged {where} ({error}). Fetch it again."
+    return ManifestError(msg)
+
+
+def _unproved(name: str, error: Exception) -> ManifestError:
+    msg = (
+        f"{name}: the compressed tar does not prove by its checksum ({error}), and nothing says "
+        "which of its files is damaged. Fetch it again."
+    )
+    return ManifestError(msg)
+
+
+def _wide_names(info: tarfile.TarInfo, raw: bytes) -> dict[str, str]:
+    """`path` and `size` of the next member, where they did not fit its header."""
+    if info.type == tarfile.GNUTYPE_LONGLINK:
+        return {}
+    if info.type == tarfile.GNUTYPE_LONGNAME:
+        return {"path": raw.rstrip(b"\0").decode("utf-8", "surrogateescape")}
+    records: dict[str, str] = {}
+    while raw and (length := int(raw.partition(b" ")[0] or b"0")):
+        key, _, value = raw[:length].partition(b" ")[2].rstrip(b"\n").partition(b"=")
+        records[key.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
+        raw = raw[length:]
+    return records
+
+
+def _member(info: tarfile.TarInfo, offset: int, wide: dict[str, str]) -> Member:
+    path, is_safe = safe_path(wide.get("path", info.name).rstrip("/"))
+    size = int(wide.get("size", info.size))
+    fault = ""
+    if not is_safe:
+        fault = "archive_unsafe_path"
+    elif info.type not in tarfile.REGULAR_TYPES or any(
+        key.startswith("GNU.sparse") for key in wide
+    ):
+        fault = "archive_link"
+    path = path.encode("utf-8", "replace").decode()
+    has_bytes = info.type in {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.XGLTYPE}
+    return Member(path, offset, size, size if has_bytes else 0, stamp=int(info.mtime), fault=fault)
+
+
+def _with_series(member: Member, series: str | None) -> Member:
+    return Member(**{**member.__dict__, "series": series})
+
+
+def _faulty(member: Member, fault: str) -> Member:
+    return Member(**{**member.__dict__, "fault": member.fault or fault})
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+class _Reader:
+    """Goes forward, and knows where it is; what ends too early is an EOFError."""
+
+    def __init__(self, file: IO[bytes], *, is_stream: bool) -> None:
+        self._file, self._is_stream, self.at = file, is_stream, 0
+        self._length = 0 if is_stream else file.seek(0, 2)
+        if not is_stream:
+            file.seek(0)
+
+    def take(self, count: int) -> bytes:
+        data = self._file.read(count)
+        self.at += len(data)
+        if len(data) < count:
+            msg = f"ends after {self.at} bytes"
+            raise EOFError(msg)
+        return data
+
+    def skip(self, count: int) -> None:
+        if not self._is_stream:
+            if self.at + count > self._length:
+                msg = f"ends after {self._length} bytes"
+                raise EOFError(msg)
+            self.at = self._file.seek(self.at + count)
+            return
+        while count:
+            count -= len(self.take(min(count, _CHUNK_BYTES)))
+
+    def prove(self, name: str) -> None:
+        """Go on to the end of a compressed stream, where its checksum is."""
+        try:
+            while self._is_stream and self._file.read(_CHUNK_BYTES):
+                pass
+        except _DAMAGE as error:
+            raise _unproved(name, error) from error
+
+
+def read_tar_member(file: IO[bytes], member: Member) -> Iterator[bytes]:
+    """A member's bytes in pieces, from a plain tar.
+
+    Raises:
+        UnreadableScanError: `archive_truncated`.
+    """
+    file.seek(member.offset)
+    yield from _pieces(file, member)
+
+
+def _pieces(file: IO[bytes], member: Member) -> Iterator[bytes]:
+    left = member.size
+    while left:
+        piece = file.read(min(left, _CHUNK_BYTES))
+        if not piece:
+            msg = f"Member {member.path} ends {left} bytes too early. Fetch the archive again."
+            raise UnreadableScanError(msg, code="archive_truncated")
+        left -= len(piece)
+        yield piece
+
+
+class _Forward:
+    """The stream of one compressed tar that this process keeps open."""
+
+    def __init__(self) -> None:
+        self._archive: Archive | None = None
+        self._raw: IO[bytes] | None = None
+        self._file: IO[bytes] | None = None
+        self._at = 0
+
+    def read(self, archive: Archive, member: Member) -> Iterator[bytes]:
+        if archive != self._archive or member.offset < self._at or self._file is None:
+            self.close()
+            _refuse_changed(archive)
+            self._raw = open_parts(archive.parts)
+            self._file, self._archive = inflating(self._raw), archive
+        try:
+            while self._at < member.offset:
+                step = len(self._file.read(min(member.offset - self._at, _CHUNK_BYTES)))
+                self._at += step
+                if not step:
+                    break
+            for piece in _pieces(self._file, member):
+                self._at += len(piece)
+                yield piece
+        except UnreadableScanError:
+            self.close()
+            raise
+        except _DAMAGE as error:
+            self.close()
+            msg = f"Member {member.path} lies in a damaged stretch ({error}). Fetch it again."
+            raise UnreadableScanError(msg, code="archive_corrupt") from error
+
+    def close(self) -> None:
+        for file in (self._file, self._raw):
+            if file is not None:
+                file.close()
+        self._archive = self._file = self._raw = None
+        self._at = 0
+
+
+def _refuse_changed(archive: Archive) -> None:
+    """The checksum was proved when the archive was listed; what changed since is unproved."""
+    stats = [part.stat() for part in archive.parts]
+    if tuple((stat.st_size, stat.st_mtime_ns) for stat in stats) != archive.state:
+        msg = f"{archive.path.name} changed since it was listed. Start the build again."
+        raise UnreadableScanError(msg, code="archive_corrupt")
+
+
+_forward = _Forward()
+
+
+def read_stream_member(archive: Archive, member: Member) -> Iterator[bytes]:
+    """A member's bytes in pieces, from a compressed tar; cheap in the archive's order.
+
+    Raises:
+        UnreadableScanError: `archive_truncated` or `archive_corrupt`.
+    """
+    return _forward.read(archive, member)
+
+
+def close_stream() -> None:
+    """Let go of the compressed tar this process keeps open."""
+    _forward.close()

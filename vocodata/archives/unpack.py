@@ -1,0 +1,134 @@
+"""The one door from a scan in an archive to files that a reader can open."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vocodata.archives import members as limits
+from vocodata.archives.parts import open_parts
+from vocodata.archives.tars import read_stream_member, read_tar_member
+from vocodata.archives.zips import read_zip_member
+from vocodata.errors import REASONS, DiskFullError, UnreadableScanError, VocoDataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vocodata.archives.members import Archive, Member, Packed
+    from vocodata.discover import Scan
+
+HEAD_BYTES = 1 << 20
+"""Enough of a file for its header."""
+
+
+@contextmanager
+def unpacked(scan: Scan, *, scratch: Path | None = None, head_only: bool = False) -> Iterator[Scan]:
+    """The scan with its image and labels as files; they go when the block ends.
+
+    Args:
+        scan: One that lies in no archive comes back as it is.
+        scratch: Folder to make for it; one among the system's temporary files if None.
+        head_only: Unpack only as much of each file as its header may need.
+
+    Raises:
+        UnreadableScanError: A member is damaged or unsafe; `code` says how.
+        DiskFullError: No room to unpack.
+    """
+    packed = scan.packed
+    if packed is None:
+        yield scan
+        return
+    place = Path(tempfile.gettempdir()) if scratch is None else scratch.parent
+    _refuse_unfit(scan, packed, place, head_only=head_only)
+    folder = Path(tempfile.mkdtemp(prefix="voco-")) if scratch is None else scratch
+    try:
+        limit = HEAD_BYTES if head_only else None
+        image = _unpack(packed.archive, packed.image, folder / "image", limit, scan.image)
+        labels = scan.labels
+        if labels is not None and not head_only:
+            labels = _unpack(packed.archive, packed.labels, folder / "labels", limit, labels)
+        yield replace(scan, image=image, labels=labels, packed=None, files=())
+    except VocoDataError as error:
+        detail = error.detail.replace(str(folder), str(packed.archive.path))
+        raise type(error)(detail, code=error.code) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_head(archive: Archive, member: Member, count: int) -> bytes:
+    """The first bytes of a member that is not in a compressed tar.
+
+    Raises:
+        UnreadableScanError: The member is damaged or unsafe.
+    """
+    _refuse_faulty(member)
+    head = b""
+    with open_parts(archive.parts) as file:
+        read = read_zip_member if archive.kind == "zip" else read_tar_member
+        for piece in read(file, member):
+            head += piece
+            if len(head) >= count:
+                break
+    return head[:count]
+
+
+def _unpack(
+    archive: Archive, members: tuple[Member, ...], folder: Path, limit: int | None, place: Path
+) -> Path:
+    """Write members to a folder; the path that stands for `place` there."""
+    is_series = place != archive.path / members[0].path
+    into = folder / (place.name or "series") if is_series else folder
+    into.mkdir(parents=True)
+    for member in sorted(members, key=lambda member: member.offset):
+        with (into / Path(member.path).name).open("wb") as file:
+            for piece in _pieces(archive, member):
+                file.write(piece)
+                if limit is not None and file.tell() >= limit:
+                    break
+    return into if is_series else into / place.name
+
+
+def _pieces(archive: Archive, member: Member) -> Iterator[bytes]:
+    if archive.kind == "tar-stream":
+        yield from read_stream_member(archive, member)
+        return
+    with open_parts(archive.parts) as file:
+        read = read_zip_member if archive.kind == "zip" else read_tar_member
+        yield from read(file, member)
+
+
+def _refuse_unfit(scan: Scan, packed: Packed, place: Path, *, head_only: bool) -> None:
+    """Refuse what is not there, faulty, too big for a scan, or too big for the disk."""
+    if not packed.image:
+        msg = f"{scan.image} is not in the archive; expected a scan. Correct the list."
+        raise UnreadableScanError(msg, code="file_missing")
+    for member in packed.image:
+        _refuse_faulty(member)
+    if scan.labels is not None and (not packed.labels or packed.labels[0].fault):
+        is_there = bool(packed.labels)
+        why = REASONS[packed.labels[0].fault] if is_there else "They are not in the archive."
+        msg = f"Labels cannot be read: {why} Leave the labels or the scan out."
+        code = "labels_unreadable" if is_there else "labels_missing"
+        raise UnreadableScanError(msg, code=code)
+    members = packed.image + packed.labels
+    total = sum(min(m.size, HEAD_BYTES) if head_only else m.size for m in members)
+    if total > limits.MAX_SCAN_BYTES:
+        msg = (
+            f"The scan's {len(members)} members unpack to {total} bytes; expected at most "
+            f"{limits.MAX_SCAN_BYTES}. Cut the scan first, or leave it out."
+        )
+        raise UnreadableScanError(msg, code="archive_bomb")
+    free = shutil.disk_usage(place).free
+    if total > free:
+        msg = f"No room to unpack a scan of {total} bytes; {free} are free. Make room, and resume."
+        raise DiskFullError(msg)
+
+
+def _refuse_faulty(member: Member) -> None:
+    if member.fault:
+        msg = f"Member {member.path} is not read: {REASONS[member.fault]} Leave the scan out."
+        raise UnreadableScanError(msg, code=member.fault)

@@ -1,0 +1,228 @@
+"""DICOM headers as slices: one entry an image plane, whether it has its own file or is a frame.
+
+Nothing that names a patient is kept: of a header, only geometry, scaling and the series' UID,
+which tells series apart and goes no further than that.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+
+import numpy as np
+import pydicom
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_partial
+from pydicom.uid import UID, CTImageStorage
+
+from vocodata.errors import ImplausibleScanError, UnreadableScanError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+MAGIC_AT, MAGIC = 128, b"DICM"
+_SERIES_TAG = 0x0020000E
+_TAGS = [
+    "SOPClassUID", "SeriesInstanceUID", "Modality", "ImageType", "Rows", "Columns",
+    "NumberOfFrames", "SamplesPerPixel", "PixelSpacing", "ImageOrientationPatient",
+    "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "RescaleType", "BitsAllocated",
+    "PixelRepresentation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+]  # fmt: skip
+# Of an enhanced CT: which group of a frame holds what a classic slice says at its top.
+_GROUPS = {
+    "PixelSpacing": "PixelMeasuresSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "ImagePositionPatient": "PlanePositionSequence",
+    "RescaleSlope": "PixelValueTransformationSequence",
+    "RescaleIntercept": "PixelValueTransformationSequence",
+    "RescaleType": "PixelValueTransformationSequence",
+}
+_HU_TYPES = {"", "HU", "US", "HU_MOD"}
+_DAMAGE = (
+    InvalidDicomError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError,
+    NotImplementedError, struct.error, zlib.error, RecursionError, OverflowError, IndexError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Header of one image plane; positions in LPS mm as DICOM has them.
+
+    Attributes:
+        path: Its file.
+        frame: Its number in the file, or None for a file of one plane.
+        series: SeriesInstanceUID.
+        rows: Pixels down a column.
+        columns: Pixels along a row.
+        spacing_mm: Between rows, between columns.
+        orientation: Direction of a row, then of a column.
+        position_mm: Centre of the first pixel.
+        slope: HU per stored step.
+        intercept: HU of a stored 0.
+    """
+
+    path: Path
+    frame: int | None
+    series: str
+    rows: int
+    columns: int
+    spacing_mm: tuple[float, float]
+    orientation: tuple[float, ...]
+    position_mm: NDArray[np.float64]
+    slope: float
+    intercept: float
+
+
+def series_of(file: IO[bytes] | bytes) -> str | None:
+    """The series that a DICOM image belongs to, from its first bytes.
+
+    Args:
+        file: Open at its start, or its first bytes.
+
+    Returns:
+        The UID; "" if the file is DICOM and its series cannot be told; None if it is no DICOM
+        image (other files, contours, reports, plans).
+    """
+    file = io.BytesIO(file) if isinstance(file, bytes) else file
+    try:
+        dataset = read_partial(
+            cast("BinaryIO", file), stop_when=lambda tag, _vr, _length: tag > _SERIES_TAG
+        )
+    except _DAMAGE:
+        return ""
+    kind = dataset.file_meta.get("MediaStorageSOPClassUID")
+    if kind and UID(kind).name != kind and "Image Storage" not in UID(kind).name:
+        return None
+    return str(dataset.get("SeriesInstanceUID", ""))
+
+
+def read_dataset(path: Path, **options: Any) -> Any:  # noqa: ANN401 (handed on to pydicom)
+    """A DICOM file, as pydicom reads it.
+
+    Raises:
+        UnreadableScanError: `corrupt_dicom`.
+    """
+    try:
+        return pydicom.dcmread(path, **options)
+    except PermissionError:
+        raise
+    except _DAMAGE as error:
+        msg = f"{path.name} is a damaged DICOM file ({error}). Fetch it again."
+        raise UnreadableScanError(msg, code="corrupt_dicom") from error
+
+
+def read_slices(path: Path) -> list[Slice]:
+    """The image planes of one DICOM file; none if it is no image.
+
+    Raises:
+        UnreadableScanError: Damaged, or without an attribute that is needed (`corrupt_dicom`), or
+            of a kind that is not read (`unsupported_dicom`).
+        ImplausibleScanError: `not_ct`, `localizer` or `not_hu`.
+    """
+    dataset = read_dataset(path, specific_tags=_TAGS, stop_before_pixels=True)
+    try:
+        if "Rows" in dataset:
+            return list(_slices(path, dataset))
+    except VALUE_FAULTS as error:
+        msg = f"{path.name}: {error}; a CT slice needs it. Repair the series, or leave it out."
+        raise UnreadableScanError(msg, code="corrupt_dicom") from error
+    if dataset.file_meta.get("MediaStorageSOPClassUID") == CTImageStorage:
+        msg = f"{path.name} is a CT slice that ends before its pixels. Fetch it again."
+        raise UnreadableScanError(msg, code="corrupt_dicom")
+    return []
+
+
+VALUE_FAULTS = (AttributeError, TypeError, IndexError, KeyError, NotImplementedError, OverflowError)
+
+
+def _slices(path: Path, dataset: Any) -> Iterator[Slice]:  # noqa: ANN401 (pydicom's fields are dynamic)
+    _refuse_not_ct(path, dataset)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    samples = int(dataset.get("SamplesPerPixel") or 1)
+    groups = dataset.get("PerFrameFunctionalGroupsSequence")
+    if samples != 1 or (frames != 1 and groups is None):
+        msg = (
+            f"{path.name} has {frames} frames of {samples} samples a pixel; expected slices of "
+            "one, or an enhanced CT. Convert the scan to NIfTI with a tool that knows its kind."
+        )
+        raise UnreadableScanError(msg, code="unsupported_dicom")
+    if groups is None:
+        yield _slice(path, None, dataset, lambda _: dataset)
+        return
+    if len(groups) != frames:
+        msg = (
+            f"{path.name} describes {len(groups)} of {frames} frames; expected all. Fetch it again."
+        )
+        raise UnreadableScanError(msg, code="corrupt_dicom")
+    shared = dataset.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
+    for frame, group in enumerate(groups):
+        yield _slice(path, frame, dataset, _holder(dataset, group, shared[0]))
+
+
+def _holder(dataset: Any, own: Any, shared: Any) -> Callable[[str], Any]:  # noqa: ANN401 (pydicom)
+    """Which dataset holds an attribute of a frame: its own group, the shared one, or the top."""
+
+    def find(keyword: str) -> Any:  # noqa: ANN401 (pydicom)
+        for groups in (own, shared):
+            held = groups.get(_GROUPS[keyword])
+            if held and keyword in held[0]:
+                return held[0]
+        return dataset
+
+    return find
+
+
+def _slice(path: Path, frame: int | None, dataset: Any, holder: Callable[[str], Any]) -> Slice:  # noqa: ANN401 (pydicom)
+    kind = str(holder("RescaleType").get("RescaleType") or "")
+    if kind.upper() not in _HU_TYPES:
+        msg = f"{path.name} is scaled to {kind}; expected HU. Leave the series out."
+        raise ImplausibleScanError(msg, code="not_hu")
+    try:
+        spacing = _numbers(holder, "PixelSpacing", 2)
+        return Slice(
+            path=path,
+            frame=frame,
+            series=str(dataset.SeriesInstanceUID),
+            rows=int(dataset.Rows),
+            columns=int(dataset.Columns),
+            spacing_mm=(spacing[0], spacing[1]),
+            orientation=_numbers(holder, "ImageOrientationPatient", 6),
+            position_mm=np.array(_numbers(holder, "ImagePositionPatient", 3)),
+            slope=_numbers(holder, "RescaleSlope", 1)[0],
+            intercept=_numbers(holder, "RescaleIntercept", 1)[0],
+        )
+    except (*VALUE_FAULTS, ValueError) as error:
+        msg = f"{path.name}: {error}; a CT slice needs it. Repair the series, or leave it out."
+        raise UnreadableScanError(msg, code="corrupt_dicom") from error
+
+
+def _refuse_not_ct(path: Path, dataset: Any) -> None:  # noqa: ANN401 (pydicom)
+    modality = str(dataset.get("Modality", "missing"))
+    if modality != "CT":
+        msg = f"{path.name} has modality {modality[:16]}; expected CT. Leave the series out."
+        raise ImplausibleScanError(msg, code="not_ct")
+    words = dataset.get("ImageType") or []
+    words = [words] if isinstance(words, str) else words
+    if "LOCALIZER" in [str(word).upper() for word in words]:
+        msg = f"{path.name} is a localizer (scout) image; expected axial slices. Leave it out."
+        raise ImplausibleScanError(msg, code="localizer")
+
+
+def _numbers(holder: Callable[[str], Any], keyword: str, count: int) -> tuple[float, ...]:
+    held = holder(keyword)
+    if keyword not in held:
+        msg = f"{keyword} is missing"
+        raise ValueError(msg)
+    value = held[keyword].value
+    many = [value] if isinstance(value, int | float | str) else (value or ())
+    values = tuple(float(one) for one in many)
+    if len(values) != count or not np.isfinite(values).all():
+        msg = f"{keyword} is {values}, expected {count} finite numbers"
+        raise ValueError(msg)
+    return values
