@@ -165,7 +165,8 @@ def load_model(
 
 
 def _described_by_shapes(file: Path) -> dict[str, Any]:
-    if read_metadata(file).get("size"):
+    """What to build by the shapes of the tensors; nothing where the metadata says it."""
+    if {"size", "in_channels"} <= read_metadata(file).keys():
         return {}
     state = plain_names(read_weights(file))
     described = {"size": infer_size(state), "in_channels": state[PATCH_EMBEDDING].shape[1]}

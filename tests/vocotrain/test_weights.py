@@ -197,3 +197,9 @@ def test_a_pickle_without_metadata_builds_the_size_its_shapes_show(tmp_path):
     assert isinstance(again, SwinUNETR)
     assert (again.size.name, again.in_channels, again.out_channels) == ("tiny", 2, 4)
     assert all(equal_in(model.state_dict(), model, again))
+
+
+def test_a_file_that_describes_no_model_and_is_none_builds_nothing(tmp_path):
+    path = save_weights({"student.weight": torch.ones(2)}, tmp_path / "w.safetensors", {"step": 3})
+    with pytest.raises(WeightsFileError, match="it has no Swin transformer"):
+        load_model(path)
