@@ -2,8 +2,13 @@
 
 import numpy as np
 import pydicom
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 HU = np.random.default_rng(0).integers(-1024, 2000, (6, 5, 8)).astype(np.int16)
 AXIAL = (1, 0, 0, 0, 1, 0)
@@ -55,3 +60,42 @@ def rewrite(path, **changes):
     for keyword, value in changes.items():
         setattr(made, keyword, value)
     made.save_as(path, enforce_file_format=True)
+
+
+def write_enhanced(folder, hu_XYZ=HU, order=None, change=None):
+    """A folder with one enhanced (multi-frame) CT file; frames in `order`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    order = range(hu_XYZ.shape[2]) if order is None else order
+    made = dataset(hu_XYZ[:, :, 0].T, (0, 0, 0))
+    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = EnhancedCTImageStorage
+    for keyword in ("ImagePositionPatient", "RescaleSlope", "RescaleIntercept"):
+        delattr(made, keyword)
+    shared = Dataset()
+    shared.PixelMeasuresSequence = [_one(PixelSpacing=made.PixelSpacing, SliceThickness=3)]
+    plane = _one(ImageOrientationPatient=made.ImageOrientationPatient)
+    shared.PlaneOrientationSequence = [plane]
+    del made.PixelSpacing, made.ImageOrientationPatient
+    made.SharedFunctionalGroupsSequence = [shared]
+    made.PerFrameFunctionalGroupsSequence = [_frame(z) for z in order]
+    made.NumberOfFrames = len(order)
+    stored = hu_XYZ.astype(np.int32).transpose(2, 1, 0)[list(order)] + 1024
+    made.PixelData = stored.astype("<u2").tobytes()
+    if change:
+        change(made)
+    made.save_as(folder / "enhanced.dcm", enforce_file_format=True)
+    return folder
+
+
+def _frame(z):
+    group = Dataset()
+    group.PlanePositionSequence = [_one(ImagePositionPatient=[-10, 20, -300 + GAP_MM * z])]
+    scaling = _one(RescaleSlope=1, RescaleIntercept=-1024, RescaleType="HU")
+    group.PixelValueTransformationSequence = [scaling]
+    return group
+
+
+def _one(**values):
+    made = Dataset()
+    for keyword, value in values.items():
+        setattr(made, keyword, value)
+    return made

@@ -120,7 +120,7 @@ def checked(members: Iterable[Member]) -> list[Member]:
         fault = member.fault
         if not fault and count[member.path] > 1:
             fault = "archive_duplicate"
-        if not fault and member.size > MAX_SCAN_BYTES:
+        if fault in {"", "archive_truncated"} and member.size > MAX_SCAN_BYTES:
             fault = "archive_bomb"
         first.setdefault(member.path, replace(member, fault=fault))
     return list(first.values())

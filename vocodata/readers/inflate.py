@@ -29,6 +29,10 @@ except ImportError:
 GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK_BYTES = 1 << 18
 _GZIP_WINDOW_BITS = 31
+MAX_REST_BYTES = 1 << 26
+"""Behind the voxels of a gzip file, read only to prove the checksum."""
+# Deflate cannot do better: 258 bytes for two bits.
+_MAX_INFLATION = 1032
 
 
 class _Inflater(Protocol):
@@ -68,9 +72,11 @@ def read_array(path: Path, *, offset: int, dtype: np.dtype[Any], count: int) -> 
 
     Raises:
         UnreadableScanError: `truncated_gzip`, `corrupt_gzip`, or fewer numbers than expected
-            (`truncated_file`).
+            (`truncated_file`), or far more (`overlong_gzip`).
     """
-    raw = np.empty(count * dtype.itemsize, np.uint8)
+    needed = count * dtype.itemsize
+    refuse_too_short(path, offset + needed, most=path.stat().st_size, is_deflated=is_gzip(path))
+    raw = np.empty(needed, np.uint8)
     buffer = raw.data
     with path.open("rb") as file:
         if is_gzip(path):
@@ -87,15 +93,40 @@ def read_array(path: Path, *, offset: int, dtype: np.dtype[Any], count: int) -> 
     return raw.view(dtype)
 
 
+def refuse_too_short(path: Path, needed: int, *, most: int, is_deflated: bool) -> None:
+    """Refuse a file that cannot hold what its header promises, before memory is taken for it.
+
+    Args:
+        path: For the message.
+        needed: Bytes promised.
+        most: Bytes on disk.
+        is_deflated: Whether these may inflate.
+    """
+    if needed > (most * _MAX_INFLATION + _CHUNK_BYTES if is_deflated else most):
+        msg = (
+            f"{path.name} has {most} bytes; its header promises {needed}, which do not fit. "
+            "Fetch the file again."
+        )
+        raise UnreadableScanError(msg, code="truncated_file")
+
+
 def _fill(buffer: memoryview, pieces: Iterator[bytes], *, skip: int) -> int:
-    """Copy what follows `skip` bytes into the buffer; the rest is read and dropped."""
-    filled = 0
+    """Copy what follows `skip` bytes into the buffer; a moderate rest is read and dropped."""
+    filled = rest = 0
     for piece in pieces:
         part = piece[skip:] if skip else piece
         skip = max(0, skip - len(piece))
+        rest += len(part)
         part = part[: len(buffer) - filled]
         buffer[filled : filled + len(part)] = part
         filled += len(part)
+        rest -= len(part)
+        if rest > MAX_REST_BYTES:
+            msg = (
+                f"The gzip stream goes on for more than {MAX_REST_BYTES} bytes after the voxels; "
+                "expected its end. Leave the scan out."
+            )
+            raise UnreadableScanError(msg, code="overlong_gzip")
     return filled
 
 

@@ -7,6 +7,7 @@ Shape letters: X Y Z voxels as stored.
 
 from __future__ import annotations
 
+import math
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import SimpleITK
 from vocodata.errors import GeometryError, UnreadableScanError
 from vocodata.geometry import Affine, Header, Size, Volume, checked_affine
 from vocodata.readers.hounsfield import as_hu, as_labels
+from vocodata.readers.inflate import refuse_too_short
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +78,11 @@ def read_header(path: Path) -> Header:
 
 def _read(path: Path) -> tuple[NDArray[Any], Affine]:
     header = read_header(path)
-    _prove_zlib(path)
+    files = [file for file in path.parent.iterdir() if file.stem == path.stem]
+    on_disk = sum(file.stat().st_size for file in files if file.is_file())
+    needed = math.prod(header.shape_XYZ) * header.dtype.itemsize
+    refuse_too_short(path, needed, most=on_disk, is_deflated=True)
+    _prove_voxels(path, needed)
     image = _guarded(lambda: sitk.ReadImage(str(path)), path)
     voxels_ZYX = sitk.GetArrayFromImage(image).reshape(header.shape_XYZ[::-1])
     return voxels_ZYX.transpose(2, 1, 0), header.affine
@@ -94,8 +100,8 @@ def _guarded(read: Any, path: Path) -> Any:  # noqa: ANN401 (SimpleITK is untype
         raise UnreadableScanError(msg, code=code) from error
 
 
-def _prove_zlib(path: Path) -> None:
-    """Check the checksum of a compressed MetaImage, which SimpleITK does not."""
+def _prove_voxels(path: Path, needed: int) -> None:
+    """Check length, or checksum if compressed, of a MetaImage, which SimpleITK does not."""
     if path.suffix.lower() != ".mha":
         return
     with path.open("rb") as file:
@@ -107,6 +113,8 @@ def _prove_zlib(path: Path) -> None:
             if key.strip() == b"ElementDataFile":
                 break
         if not compressed:
+            left = path.stat().st_size - file.tell()
+            refuse_too_short(path, needed, most=left, is_deflated=False)
             return
         inflater = zlib.decompressobj()
         try:

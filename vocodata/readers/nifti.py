@@ -8,6 +8,7 @@ Shape letters: X Y Z voxels as stored.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MAGIC_AT = {348: (344, b"n+1\0"), 540: (4, b"n+2\0\r\n\x1a\n")}
+# Extensions of the header come before the voxels; the largest seen have about a megabyte.
+_MAX_OFFSET = 1 << 26
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 
 
@@ -63,7 +66,7 @@ def _voxels(path: Path, nifti: _NiftiHeader) -> NDArray[Any]:
         path,
         offset=nifti.offset,
         dtype=nifti.header.dtype,
-        count=int(np.prod(shape, dtype=np.int64)),
+        count=math.prod(shape),
     )
     return flat.reshape(shape, order="F")
 
@@ -77,8 +80,22 @@ def _read_header(path: Path) -> _NiftiHeader:
     shape = _three_axes(raw, path)
     slope, intercept = _scaling(raw, path)
     header = Header(shape, checked_affine(_affine(raw, path)), _dtype(raw, path))
-    offset = int(raw["vox_offset"]) or raw.single_vox_offset
+    offset = _offset(raw, path)
     return _NiftiHeader(header, offset, slope, intercept)
+
+
+def _offset(raw: Any, path: Path) -> int:  # noqa: ANN401 (nibabel is untyped)
+    """Where the voxels begin; 0 means right behind the header."""
+    offset, least = float(raw["vox_offset"]), int(raw.single_vox_offset)
+    if offset == 0:
+        return least
+    if not least <= offset <= _MAX_OFFSET:
+        msg = (
+            f"{path.name} puts its voxels at byte {offset:g}; expected {least} to {_MAX_OFFSET}. "
+            "The header is damaged."
+        )
+        raise UnreadableScanError(msg, code="corrupt_header")
+    return int(offset)
 
 
 def _parsed(path: Path) -> Any:  # noqa: ANN401 (nibabel is untyped)

@@ -1,4 +1,5 @@
 import gzip
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -58,3 +59,24 @@ def test_fewer_numbers_than_promised_are_refused(tmp_path):
     with pytest.raises(UnreadableScanError, match=r"holds 4994 bytes.*promises 600000") as caught:
         read(tmp_path / "gz")
     assert caught.value.code == "truncated_file"
+
+
+def test_a_stream_that_goes_on_far_behind_the_voxels_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(bytes(3_000_000)))
+    assert inflate.read_array(path, offset=0, dtype=np.dtype("u1"), count=1000).size == 1000
+    monkeypatch.setattr(inflate, "MAX_REST_BYTES", 1_000_000)
+    with pytest.raises(UnreadableScanError, match="goes on for more than 1000000 bytes") as caught:
+        inflate.read_array(path, offset=0, dtype=np.dtype("u1"), count=1000)
+    assert caught.value.code == "overlong_gzip"
+
+
+@pytest.mark.parametrize("content", [gzip.compress(b"x" * 900), b"x" * 900])
+def test_memory_is_not_taken_for_what_a_file_cannot_hold(tmp_path, content):
+    path = tmp_path / "a"
+    path.write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(UnreadableScanError, match=r"promises 8000000000, which do not fit"):
+        inflate.read_array(path, offset=0, dtype=np.dtype("f8"), count=10**9)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()

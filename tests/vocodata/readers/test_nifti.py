@@ -203,7 +203,7 @@ def test_gzip_in_several_members_is_one_file(tmp_path):
 def test_a_plain_file_that_stops_is_refused(tmp_path):
     path = save(tmp_path / "a.nii")
     path.write_bytes(path.read_bytes()[:-1])
-    refused(path, UnreadableScanError, "its header promises 630", "truncated_file")
+    refused(path, UnreadableScanError, "its header promises 982", "truncated_file")
 
 
 def test_name_and_content_must_agree(tmp_path):
@@ -254,3 +254,12 @@ def test_labels_are_small_whole_numbers(tmp_path):
 def test_labels_that_are_no_labels_are_refused(tmp_path, bad):
     path = save(tmp_path / "a.nii.gz", bad)
     refused(path, UnreadableScanError, "Is it a label file", "labels_not_integers", read_labels)
+
+
+@pytest.mark.parametrize("offset", [-40, 20, 1e12, np.nan, np.inf])
+def test_voxels_that_begin_nowhere_are_refused(tmp_path, offset):
+    path = save(tmp_path / "a.nii")
+    content = bytearray(path.read_bytes())
+    content[108:112] = np.float32(offset).tobytes()
+    path.write_bytes(content)
+    refused(path, UnreadableScanError, "puts its voxels at byte", "corrupt_header")

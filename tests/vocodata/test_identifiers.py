@@ -1,0 +1,100 @@
+"""No name, number, date or UID of a patient's DICOM header reaches the store."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pydicom
+import pytest
+from pydicom.datadict import dictionary_VR, keyword_dict
+
+from tests.vocodata.dicom_series import dataset
+from vocodata.building import build
+from vocodata.store import open_store
+
+MARK = "Zebulon"
+UID = "1.2.826.0.1.3680043.8.498.7777"
+DATE = "19570412"
+TIME = "112233"
+DECOYS = {
+    "PN": f"{MARK}^Patient", "LO": f"{MARK} LO", "SH": f"{MARK} SH", "LT": f"{MARK} LT",
+    "ST": f"{MARK} ST", "UT": f"{MARK} UT", "AE": MARK, "UC": f"{MARK} UC", "DA": DATE,
+    "TM": TIME, "DT": DATE + TIME, "AS": "067Y", "UI": UID,
+}  # fmt: skip
+GROUPS = {0x0008, 0x0010, 0x0012, 0x0018, 0x0020, 0x0032, 0x0038, 0x0040}
+SECRETS = [MARK, UID, DATE, TIME, "067Y", "8.498"]
+
+
+def _full_of_names(slice_):
+    """Every attribute of the dictionary's groups on people, visits and machines, filled."""
+    for keyword in keyword_dict:
+        tag = pydicom.tag.Tag(keyword_dict[keyword])
+        kind = dictionary_VR(tag)
+        if tag.group in GROUPS and kind in DECOYS and keyword not in slice_:
+            slice_.add_new(tag, kind, DECOYS[kind])
+    block = slice_.private_block(0x0009, f"{MARK} private", create=True)
+    block.add_new(1, "LO", f"{MARK} inside")
+    return slice_
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """Stores of good and of bad series, whose headers are full of names."""
+    folder = tmp_path_factory.mktemp("names")
+    x, y, z = np.indices((24, 22, 16))
+    body = ((x - 12) ** 2 + (y - 11) ** 2 < 64) & (z > 1) & (z < 15)
+    hu = np.where(body, 40 + x, -1000).astype(np.int16)
+    kinds = {"good": {}, "mr": {"Modality": "MR"}, "cut": {}, "gap": {}, "bent": {}, "two": {}}
+    for kind, changes in kinds.items():
+        at = folder / "d" / kind
+        at.mkdir(parents=True)
+        each = 2 if kind == "two" else 1
+        for n in range(16 * each):
+            series = f"{UID}.{n % each}"
+            slice_ = dataset(hu[:, :, n // each].T, (-10, 20, 4 * n / each), series, **changes)
+            made = _full_of_names(slice_)
+            made.PixelSpacing = [4, 4]
+            if kind == "bent":
+                made.ImageOrientationPatient = [1, 0, 0, 1, 0, 0]
+            made.save_as(at / f"{n}.dcm", enforce_file_format=True)
+    (folder / "d/gap/5.dcm").unlink()
+    damaged = folder / "d/cut/7.dcm"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    row = {"name": "a", "root": "d", "layout": "dicom", "preset": "demo"}
+    (folder / "m.yaml").write_text(json.dumps({"version": 1, "sources": [row]}))
+    return folder, build(folder / "m.yaml", folder / "ct.zarr", workers=0)
+
+
+def test_the_build_met_good_series_and_bad_ones(stores):
+    _, report = stores
+    assert report.found == 7
+    assert report.stored == 3
+    assert set(report.excluded) == {"not_ct", "corrupt_dicom", "missing_slices", "bad_affine"}
+
+
+def test_no_byte_of_any_file_and_no_file_name_holds_a_secret(stores):
+    folder, report = stores
+    files = [path for path in report.store.rglob("*") if path.is_file()]
+    assert len(files) > 9
+    for path in files:
+        for secret in SECRETS:
+            assert secret.encode() not in path.read_bytes(), path
+            assert secret not in str(path.relative_to(folder))
+
+
+def test_no_text_of_any_attribute_or_table_holds_a_secret(stores):
+    _, report = stores
+    texts = [json.dumps(json.loads(p.read_bytes())) for p in report.store.rglob("zarr.json")]
+    tables = [pq.read_table(report.store / f"{name}.parquet") for name in ("catalog", "excluded")]
+    texts += [json.dumps(table.to_pylist(), default=str) for table in tables]
+    texts += open_store(report.store).ids()
+    for text in texts:
+        assert not [secret for secret in SECRETS if secret in text]
+    for row in open_store(report.store).excluded().to_pylist():
+        assert str(report.store.parent) not in row["detail"]
+
+
+def test_the_ledger_beside_the_store_holds_paths_and_no_header(stores):
+    _, report = stores
+    content = report.store.with_name("ct.zarr.ledger.sqlite").read_bytes()
+    assert not [secret for secret in SECRETS if secret.encode() in content]
