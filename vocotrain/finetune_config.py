@@ -54,6 +54,8 @@ class TaskConfig(Settings):
     """Crops cut from each volume of a step."""
     pos_neg: tuple[CountOrNever, CountOrNever] | None = None
     """Ratio of crops centred on labelled and on unlabelled voxels."""
+    balance_classes: bool | None = None
+    """Draw a class first, then a labelled voxel of it, so that small organs come as often."""
     overlap: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Share of a sliding window that the next one covers again."""
     blending: Literal["constant", "gaussian"] = "constant"
@@ -250,6 +252,7 @@ def crop_settings(config: AugmentConfig, row: Task) -> CropSettings:
         crops=row.crops_per_volume,
         window_hu=row.window_hu,
         positive_share=row.pos_neg[0] / sum(row.pos_neg),
+        balance_classes=row.balance_classes,
         flip=usual if config.flip is None else config.flip,
         turn=(usual if is_square else 0.0) if config.turn is None else config.turn,
         shift_probability=config.shift_probability,

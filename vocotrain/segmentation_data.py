@@ -40,6 +40,9 @@ SITE_STREAM = 18
 _SITES = 20_000
 """Candidate centres kept of each kind and scan: 240 kB, and plenty to draw from."""
 
+_FEWEST = 200
+"""Candidate centres kept of each class, however many classes there are."""
+
 
 @dataclass(frozen=True)
 class CropSettings:
@@ -50,6 +53,7 @@ class CropSettings:
         crops: Crops of a volume.
         window_hu: Low and high end of the window mapped to [0, 1], HU.
         positive_share: Chance that a crop is centred on a labelled voxel.
+        balance_classes: Draw a class of the scan first, then a voxel of it.
         flip: Chance of a mirroring, for each axis.
         turn: Chance of 90, 180 or 270 degrees in the x, y plane; needs a crop square there.
         shift_probability: Chance that the intensity is shifted.
@@ -60,6 +64,7 @@ class CropSettings:
     crops: int
     window_hu: tuple[float, float]
     positive_share: float
+    balance_classes: bool = False
     flip: float = 0.0
     turn: float = 0.0
     shift_probability: float = 0.0
@@ -73,10 +78,12 @@ class CropSites:
     Attributes:
         labelled_S3: Voxels with a class, at most 20,000, drawn evenly from all of them.
         unlabelled_S3: Voxels without one.
+        of_class: The same as `labelled_S3`, class by class, for the classes that the scan has.
     """
 
     labelled_S3: NDArray[np.int32]  # noqa: N815 (shape letters)
     unlabelled_S3: NDArray[np.int32]  # noqa: N815 (shape letters)
+    of_class: tuple[NDArray[np.int32], ...]
 
 
 class CropPlan(NamedTuple):
@@ -114,11 +121,18 @@ class CropBatch(NamedTuple):
 def find_sites(store: Store, scan: LabelledScan, *, seed: int) -> CropSites:
     """Candidate centres of a scan; its labels are read once, and only the sites are kept."""
     label_XYZ = store.read_label(scan.id, Size(0, 0, 0), scan.shape_XYZ)
-    is_labelled = to_classes(label_XYZ, scan.class_of) != 0
+    class_XYZ = to_classes(label_XYZ, scan.class_of)
+    is_labelled = class_XYZ != 0
     random = _generator(seed, SITE_STREAM, _digest(scan.id))
     anywhere_S3 = random.integers(0, scan.shape_XYZ, size=(_SITES, 3), dtype=np.int32)
     free = ~is_labelled[tuple(anywhere_S3.T)]
-    return CropSites(_sample_of(is_labelled, random), anywhere_S3[free])
+    present = np.flatnonzero(np.bincount(class_XYZ.ravel(), minlength=2)[1:]) + 1
+    share = max(_FEWEST, _SITES // max(1, len(present)))
+    return CropSites(
+        _sample_of(is_labelled, random, most=_SITES),
+        anywhere_S3[free],
+        tuple(_sample_of(class_XYZ == index, random, most=share) for index in present),
+    )
 
 
 def plan_crops(
@@ -142,8 +156,8 @@ def plan_crops(
     """
     round_index, position = divmod(sample_index, len(scans))
     scan = scans[_generator(seed, ORDER_STREAM, round_index).permutation(len(scans))[position]]
-    uniform_N9 = _generator(seed, CROP_STREAM, sample_index).random((settings.crops, 9))
-    return [_plan_crop(scan, sites[scan.id], settings, uniform_9) for uniform_9 in uniform_N9]
+    uniform_N10 = _generator(seed, CROP_STREAM, sample_index).random((settings.crops, 10))
+    return [_plan_crop(scan, sites[scan.id], settings, uniform_10) for uniform_10 in uniform_N10]
 
 
 def read_crops(store: Store, plans: Sequence[CropPlan], settings: CropSettings) -> CropBatch:
@@ -227,18 +241,20 @@ class CropSource:
 
 
 def _plan_crop(
-    scan: LabelledScan, sites: CropSites, settings: CropSettings, uniform_9: NDArray[np.float64]
+    scan: LabelledScan, sites: CropSites, settings: CropSettings, uniform_10: NDArray[np.float64]
 ) -> CropPlan:
-    wants_label = uniform_9[0] < settings.positive_share
+    wants_label = uniform_10[0] < settings.positive_share
     first, second = sites.labelled_S3, sites.unlabelled_S3
+    if settings.balance_classes and sites.of_class:
+        first = sites.of_class[int(uniform_10[9] * len(sites.of_class))]
     if not wants_label:
         first, second = second, first
     # a scan may be labelled all over, or nowhere: then the other kind serves
     from_S3 = first if len(first) else second
-    centre = from_S3[int(uniform_9[1] * len(from_S3))]
-    turns = 1 + int(uniform_9[6] * 3) if uniform_9[5] < settings.turn else 0
-    shift = (2 * uniform_9[8] - 1) * settings.shift_range
-    x, y, z = (bool(chance < settings.flip) for chance in uniform_9[2:5])
+    centre = from_S3[int(uniform_10[1] * len(from_S3))]
+    turns = 1 + int(uniform_10[6] * 3) if uniform_10[5] < settings.turn else 0
+    shift = (2 * uniform_10[8] - 1) * settings.shift_range
+    x, y, z = (bool(chance < settings.flip) for chance in uniform_10[2:5])
     return CropPlan(
         scan,
         Size(
@@ -246,7 +262,7 @@ def _plan_crop(
         ),
         (x, y, z),
         turns,
-        float(shift) if uniform_9[7] < settings.shift_probability else 0.0,
+        float(shift) if uniform_10[7] < settings.shift_probability else 0.0,
     )
 
 
@@ -280,15 +296,17 @@ def _moved(data_XYZ: NDArray[Any], axes: list[int], turns: int) -> NDArray[Any]:
     return np.rot90(np.flip(data_XYZ, tuple(axes)), turns)
 
 
-def _sample_of(is_labelled: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.int32]:
-    """At most `_SITES` of the true voxels, each as likely as any other, never all listed."""
+def _sample_of(
+    is_labelled: NDArray[np.bool_], random: np.random.Generator, *, most: int
+) -> NDArray[np.int32]:
+    """At most `most` of the true voxels, each as likely as any other, never all listed."""
     per_plane = np.count_nonzero(is_labelled, axis=(1, 2))
     ends = np.cumsum(per_plane)
     total = int(ends[-1])
-    if total <= _SITES:
+    if total <= most:
         ranks = np.arange(total)
     else:
-        ranks = np.sort(random.choice(total, _SITES, replace=False, shuffle=False))
+        ranks = np.sort(random.choice(total, most, replace=False, shuffle=False))
     bounds = np.searchsorted(ranks, [0, *ends])
     sites = [
         _plane_sites(is_labelled[x], x, ranks[low:high] - (ends[x] - per_plane[x]))

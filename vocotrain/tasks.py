@@ -45,6 +45,8 @@ class Task:
         crops_per_volume: Crops cut from each volume of a step.
         pos_neg: Of `sum(pos_neg)` crops, how many are centred on a labelled and on an unlabelled
             voxel.
+        balance_classes: A labelled centre is drawn from a class drawn first, so small organs come
+            as often as large ones; otherwise every labelled voxel is as likely (the protocol).
         overlap: Share of a sliding window that the next one covers again.
         lr: Highest learning rate.
         weight_decay: Of AdamW.
@@ -69,6 +71,7 @@ class Task:
     roi_vox: Size
     crops_per_volume: int
     pos_neg: tuple[int, int]
+    balance_classes: bool
     overlap: float
     lr: float
     weight_decay: float
@@ -103,6 +106,7 @@ class _Row(BaseModel):
     roi_vox: tuple[Positive, Positive, Positive]
     crops_per_volume: Positive
     pos_neg: tuple[Count, Count]
+    balance_classes: bool = False
     overlap: Annotated[float, Field(ge=0, lt=1)]
     lr: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)]

@@ -76,6 +76,15 @@ def test_crops_are_centred_on_the_kind_of_voxel_asked_for(store, source, share, 
             assert (classes[plan.scan.id][plan.start_XYZ] > 0) == is_labelled
 
 
+def test_small_organs_are_drawn_as_often_as_large_ones_where_asked(store, source):
+    settings = changed(roi_vox=Size(1, 1, 1), positive_share=1.0, crops=100, balance_classes=True)
+    classes = {scan.id: whole(store, scan) for scan in source.scans}
+    plans = [plan for index in range(3) for plan in planned(source, settings, index)]
+    drawn = np.bincount([classes[plan.scan.id][plan.start_XYZ] for plan in plans], minlength=3)
+    assert drawn[0] == 0
+    assert abs(drawn[1] - drawn[2]) < 60
+
+
 def test_sites_are_all_labelled_voxels_where_they_are_few(store, source):
     scan = source.scans[0]
     expected = np.argwhere(whole(store, scan))
