@@ -26,6 +26,13 @@ def test_parts_hold_each_token_of_each_map_once(numbers, monkeypatch):
     assert seen == 3 * 9 * 8 * 13
 
 
+def test_a_class_is_cut_for_as_many_workers_as_it_can_serve():
+    (kind,) = box_classes((6, 6, 6), (3, 3, 3), (0, 0, 0))
+    assert [part.boxes for part in parts(kind, 5, 1, at_least=2)] == [16, 16, 8]
+    assert [part.boxes for part in parts(kind, 1, 1, at_least=2)] == [4, 4]
+    assert [part.boxes for part in parts(kind, 1, 1, at_least=5)] == [4, 4]
+
+
 def test_tokens_of_a_box_lie_together_in_order():
     source = torch.arange(6 * 6 * 6.0).view(1, 6, 6, 6, 1)
     (kind,) = box_classes((6, 6, 6), (3, 3, 3), (0, 0, 0))

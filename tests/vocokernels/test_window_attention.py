@@ -117,6 +117,20 @@ def test_the_size_of_a_chunk_does_not_matter(chunk, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_share_the_work_with_the_same_result_each_time(threads, monkeypatch):
+    inputs = random_inputs((9, 8, 10), (4, 4, 4), 2, 4, 3)
+    settings = {"heads": 2, "window": (4, 4, 4), "shift": (2, 2, 2)}
+    expected = value_and_gradients(window_attention, inputs, backend="reference", **settings)
+    monkeypatch.setattr(sys.modules["vocokernels.window_attention.cpu"], "WORTH_SHARING", 0)
+    torch.set_num_threads(threads)
+    first, second = (
+        value_and_gradients(window_attention, inputs, backend="cpu", **settings) for _ in range(2)
+    )
+    assert_same(first, expected, 1e-12)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_strides_do_not_matter(backend):
     inputs = random_inputs((6, 5, 9), (4, 4, 4), 2, 4, 2)
@@ -163,7 +177,10 @@ def test_the_operator_is_registered_soundly(with_pad):
     )
 
 
-def test_autocast_keeps_the_scores_in_float32():
+@pytest.mark.parametrize("threads", [1, 2])
+def test_autocast_keeps_the_scores_in_float32(threads, monkeypatch):
+    monkeypatch.setattr(sys.modules["vocokernels.window_attention.cpu"], "WORTH_SHARING", 0)
+    torch.set_num_threads(threads)
     inputs = random_inputs((6, 5, 9), (4, 4, 4), 2, 4, 2, dtype=torch.float32)
     settings = {"heads": 2, "window": (4, 4, 4), "shift": (2, 2, 2), "backend": "cpu"}
     plain = value_and_gradients(window_attention, inputs, **settings)

@@ -13,21 +13,28 @@ Shapes: B maps, X Y Z tokens, C channels; H heads, N boxes of a part, n tokens o
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vocokernels.window_attention.boxes import BoxClass, Triple, box_classes
-from vocokernels.window_attention.slabs import gather, parts, scatter
+from vocokernels.window_attention.slabs import Part, gather, parts, scatter
+from vocokernels.workers import run_shares, share_out, worker_count
 
-# scores that a thread holds at once, in numbers: with the weights, they should stay in its cache
+# scores held at once, in numbers: with the weights, they should stay in a thread's cache
 CHUNK_SCORES = 2**18
 
 # torch.softmax leaves rows shorter than a vector register to scalar code, five times slower
 SHORT_ROW = 16
 
+# scores of all boxes and one head: less is done before another thread has woken
+WORTH_SHARING = 2**15
+
 Chunk = tuple[slice, slice]
+Share = list[tuple[BoxClass, list[Part]]]
 
 
 def window_attention_cpu(
@@ -54,14 +61,18 @@ def _forward_op(
     out = qkv.new_empty(*qkv.shape[:4], qkv.shape[4] // 3)
     dtype = _compute_dtype(qkv)
     table_HT = bias_table.to(dtype).t().contiguous()
-    # autocast would turn the float32 products below into half precision ones
-    with torch.autocast("cpu", enabled=False):
-        for kind in _classes(qkv, window, shift):
+
+    def compute(share: Share) -> None:
+        for kind, some in share:
             bias_Hnm = _bias(table_HT, kind)
             sink = _sink(qkv, pad_qkv) if kind.code_p.numel() else None
-            for part in parts(kind, qkv.shape[0], out.shape[4]):
+            for part in some:
                 rows = gather(qkv, kind, part, dtype=dtype, sink_W=sink)
                 scatter(out, kind, part, _part_out(rows, bias_Hnm))
+
+    # autocast would turn the float32 products into half precision ones
+    with torch.autocast("cpu", enabled=False):
+        run_shares(compute, _shares(qkv, window, shift))
     return out
 
 
@@ -79,14 +90,15 @@ def _backward_op(
     grad_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
     dtype = _compute_dtype(qkv)
     table_HT = bias_table.to(dtype).t().contiguous()
-    grad_table_HT = torch.zeros_like(table_HT)
-    grad_pad = qkv.new_zeros(qkv.shape[4], dtype=dtype)
-    with torch.autocast("cpu", enabled=False):
-        for kind in _classes(qkv, window, shift):
+
+    def compute(share: Share) -> tuple[Tensor, Tensor]:
+        grad_table_HT = torch.zeros_like(table_HT)
+        grad_pad = qkv.new_zeros(qkv.shape[4], dtype=dtype)
+        for kind, some in share:
             bias_Hnm = _bias(table_HT, kind)
             grad_bias_Hnm = torch.zeros_like(bias_Hnm)
             sink = _sink(qkv, pad_qkv) if kind.code_p.numel() else None
-            for part in parts(kind, qkv.shape[0], grad_out.shape[4]):
+            for part in some:
                 rows = gather(qkv, kind, part, dtype=dtype, sink_W=sink)
                 grad_rows = gather(grad_out, kind, part, dtype=dtype)
                 _part_gradients(rows, grad_rows, bias_Hnm, grad_bias_Hnm)
@@ -94,11 +106,32 @@ def _backward_op(
                 if sink is not None:
                     grad_pad += rows[:, -1].sum(0)
             _add_table_gradient(grad_table_HT, grad_bias_Hnm, table_HT, kind)
+        return grad_table_HT, grad_pad
+
+    with torch.autocast("cpu", enabled=False):
+        tables, pads = zip(*run_shares(compute, _shares(qkv, window, shift)), strict=True)
     return (
         grad_qkv,
-        grad_table_HT.t().to(bias_table.dtype, memory_format=torch.contiguous_format),
-        grad_pad.to(qkv.dtype if pad_qkv is None else pad_qkv.dtype),
+        sum(tables[1:], tables[0]).t().to(bias_table.dtype, memory_format=torch.contiguous_format),
+        sum(pads[1:], pads[0]).to(qkv.dtype if pad_qkv is None else pad_qkv.dtype),
     )
+
+
+def _shares(qkv: Tensor, window: Sequence[int], shift: Sequence[int]) -> list[Share]:
+    """The parts of all boxes, split among the workers."""
+    kinds = box_classes(_triple(qkv.shape[1:4]), _triple(window), _triple(shift))
+    scores = sum(kind.tokens**2 * kind.boxes for kind in kinds) * qkv.shape[0]
+    workers = worker_count() if scores > WORTH_SHARING else 1
+    found = [
+        (kind, part)
+        for kind in kinds
+        for part in parts(kind, qkv.shape[0], qkv.shape[4] // 3, at_least=-(-workers // len(kinds)))
+    ]
+    costs = [kind.tokens**2 * part.boxes for kind, part in found]
+    return [
+        [(kind, [part for _, part in same]) for kind, same in groupby(some, key=itemgetter(0))]
+        for some in share_out(found, costs, shares=workers)
+    ]
 
 
 def _part_out(rows_NmW: Tensor, bias_Hnm: Tensor) -> Tensor:
@@ -148,7 +181,7 @@ def _by_head(rows_NmW: Tensor, pieces: int, bias_Hnm: Tensor) -> tuple[Tensor, .
 def _chunks(q_HNdn: Tensor, bias_Hnm: Tensor) -> Iterator[Chunk]:
     """Heads and boxes to take at once: several heads with all boxes, or boxes of one head."""
     heads, boxes = q_HNdn.shape[:2]
-    room = max(1, torch.get_num_threads() * CHUNK_SCORES // bias_Hnm[0].numel())
+    room = max(1, CHUNK_SCORES // bias_Hnm[0].numel())
     step = max(1, room // boxes)
     for head in range(0, heads, step):
         for start in range(0, boxes, room):
@@ -180,10 +213,6 @@ def _logit_gradients(grad_weights: Tensor, weights: Tensor) -> Tensor:
         return torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
     grad_weights.mul_(weights)
     return grad_weights.addcmul_(weights, grad_weights.sum(-1, keepdim=True), value=-1)
-
-
-def _classes(qkv: Tensor, window: Sequence[int], shift: Sequence[int]) -> tuple[BoxClass, ...]:
-    return box_classes(_triple(qkv.shape[1:4]), _triple(window), _triple(shift))
 
 
 def _bias(table_HT: Tensor, kind: BoxClass) -> Tensor:

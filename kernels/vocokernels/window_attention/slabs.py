@@ -25,11 +25,12 @@ class Part(NamedTuple):
     boxes: int
 
 
-def parts(kind: BoxClass, maps: int, channels: int) -> Iterator[Part]:
-    """Cut a class into parts of about PART_NUMBERS."""
+def parts(kind: BoxClass, maps: int, channels: int, *, at_least: int = 1) -> Iterator[Part]:
+    """Cut a class into parts of about PART_NUMBERS, and into some at least where it can be."""
     per_layer = kind.count[1] * kind.count[2]
     layers = kind.count[0]
     room = max(1, PART_NUMBERS // (per_layer * kind.tokens * channels))
+    room = min(room, -(-maps * layers // at_least))
     if room >= layers:
         step = room // layers
         for start in range(0, maps, step):

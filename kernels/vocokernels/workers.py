@@ -1,0 +1,74 @@
+"""A few threads that each compute alone.
+
+PyTorch spreads every single operation over all threads and waits for the slowest. Where an
+algorithm is many short operations in the cache, the waiting costs more than the work, above all
+on a busy machine: a thread that lost its core stalls each of them. Here a thread takes a share of
+the whole and computes it with operations of one thread; all meet once, at the end.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Share = TypeVar("Share")
+Result = TypeVar("Result")
+
+# beyond these the threads wait for the interpreter, which starts one operation at a time
+MOST_WORKERS = 8
+
+
+def worker_count() -> int:
+    """Threads to share work among: as many as PyTorch may use, within reason."""
+    return min(torch.get_num_threads(), MOST_WORKERS)
+
+
+def share_out(items: Sequence[Item], costs: Sequence[int], *, shares: int) -> list[list[Item]]:
+    """Split items into shares of about equal cost, the same way each time; none is empty.
+
+    >>> share_out(["a", "b", "c", "d"], [5, 1, 3, 2], shares=2)
+    [['a', 'b'], ['c', 'd']]
+    """
+    load = [0] * shares
+    members: list[list[int]] = [[] for _ in range(shares)]
+    for place in sorted(range(len(items)), key=lambda i: -costs[i]):
+        lightest = load.index(min(load))
+        members[lightest].append(place)
+        load[lightest] += costs[place]
+    return [[items[i] for i in sorted(some)] for some in members if some]
+
+
+def run_shares(task: Callable[[Share], Result], shares: Sequence[Share]) -> list[Result]:
+    """Run a task on each share, each in a thread of its own, without gradients.
+
+    One share is run right here.
+    """
+    if len(shares) == 1:
+        with torch.no_grad():
+            return [task(shares[0])]
+    pool = _pool(os.getpid(), len(shares), torch.get_num_threads())
+    return list(pool.map(torch.no_grad()(task), shares))
+
+
+@lru_cache(maxsize=8)
+def _pool(process: int, workers: int, threads: int) -> ThreadPoolExecutor:  # noqa: ARG001 - a fork needs threads of its own
+    all_here = threading.Barrier(workers + 1)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="vocokernels")
+
+    def settle() -> None:
+        # a thread takes the common number when it first asks, so ask before the change
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+        all_here.wait()
+
+    for _ in range(workers):
+        pool.submit(settle)
+    all_here.wait()
+    # the setting is a thread's own, but also what threads to come begin with
+    torch.set_num_threads(threads)
+    return pool
