@@ -28,6 +28,10 @@ FLAGS = {
     "data status": ["STORE", "--json"],
     "data verify": ["STORE", "--deep", "--json"],
     "train pretrain": ["--size", "--data", "--out", "--recipe", "--set", "--resume", "--json"],
+    "data stats": ["STORE", "--json"],
+    "data report": ["STORE", "--out", "--json"],
+    "data dedup": ["STORE", "--keep", "--exclude", "--json"],
+    "data leak-check": ["STORE", "--against", "--exclude", "--json"],
     "train finetune": [
         "--from",
         "--data",

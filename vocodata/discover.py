@@ -11,10 +11,11 @@ import hashlib
 import logging
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from vocodata.errors import ManifestError
+from vocodata.exclusions import read_exclusions
 from vocodata.layouts import find_entries
 from vocodata.tree import open_tree
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vocodata.archives import Packed
     from vocodata.layouts import Entry
     from vocodata.manifest import Manifest, Source
+    from vocodata.quality import Policy
     from vocodata.tree import Tree
 
 _log = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ class Scan:
         licence: As the manifest has it, or None.
         files: Names of the slices in a DICOM folder that holds more than this series, else ().
         packed: Where the scan lies in an archive; None where image and labels are files.
+        quality: Check -> what is done about it, where the manifest says.
+        is_listed: A list of scans to leave out names it.
     """
 
     id: str
@@ -61,6 +65,8 @@ class Scan:
     licence: str | None = None
     files: tuple[str, ...] = ()
     packed: Packed | None = None
+    quality: Mapping[str, Policy] = field(default_factory=dict)
+    is_listed: bool = False
 
 
 def find_scans(manifest: Manifest) -> list[Scan]:
@@ -83,7 +89,9 @@ def find_scans(manifest: Manifest) -> list[Scan]:
         raise ManifestError("\n".join(faults))
     for fault in count_faults(manifest, scans):
         _log.warning(fault)
-    return sorted(scans, key=lambda scan: scan.id)
+    listed = frozenset() if manifest.exclude is None else read_exclusions(manifest.exclude)
+    marked = [replace(scan, is_listed=scan.id in listed) for scan in scans]
+    return sorted(marked, key=lambda scan: scan.id)
 
 
 def count_faults(manifest: Manifest, scans: Iterable[Scan]) -> list[str]:
@@ -129,6 +137,7 @@ def _scan(source: Source, tree: Tree, entry: Entry, name: str) -> Scan:
         weight=source.weight,
         licence=source.licence,
         files=entry.files,
+        quality=source.quality,
         packed=tree.packed(entry.image, entry.files, entry.labels),
     )
 

@@ -4,14 +4,9 @@
 flipped in memory, packed another way or moved from DICOM to NIfTI keeps its digest; one HU changes
 it. Spacing and place are not in it, so a copy under a wrong affine is found too.
 
-**Fingerprint.** Text `v1:THUMBNAIL:PROFILE`, both parts base64 of bytes:
-
-- thumbnail: mean of the window -200..300 HU over an 8x8x8 division of the stored box (x, y, z),
-  scaled to 0..255. Two packings of one scan differ by a few steps of 255.
-- profile: tissue per slab of 10 mm from feet to head, `area` = sum over the slab's voxels of the
-  windowed value (0..1) times voxel volume, divided by 10 mm, in units of 5 cm2, cut at 255. It does
-  not change when the box is cut tighter in x and y, and a scan cut in z shows up as a stretch of
-  another's profile.
+**Fingerprint.** Text `v2:CONTENT:MARKS:LANDMARKS`: the content digest as hex, and the slice marks
+(vocodata/census.py) and landmarks (vocodata/landmarks.py) as base64. It is taken of the file's own
+voxels, so it does not depend on the preset. About 1.3 kB.
 
 Shape letters: X Y Z voxels in RAS.
 """
@@ -24,29 +19,29 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vocodata.census import MARKS, take_census
 from vocodata.geometry import orient_ras
+from vocodata.landmarks import RECORD, Landmarks, find_landmarks, pack, unpack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from vocodata.census import Census
     from vocodata.geometry import Volume
-
-WINDOW_HU = (-200.0, 300.0)
-CELLS = 8
-SLAB_MM = 10.0
-_AREA_UNIT_MM2 = 500.0
 
 
 class Fingerprint(NamedTuple):
     """A fingerprint's parts as numbers.
 
     Attributes:
-        thumbnail_XYZ: (8, 8, 8) uint8.
-        profile: (slabs,) uint8, feet first, 5 cm2 a step.
+        content_digest: The same for the same voxels, however they are turned.
+        marks: (72,) uint32, of slices; 0 where there is none.
+        landmarks: Of the body.
     """
 
-    thumbnail_XYZ: NDArray[np.uint8]  # noqa: N815 (shape letters)
-    profile: NDArray[np.uint8]
+    content_digest: str
+    marks: NDArray[np.uint32]
+    landmarks: Landmarks
 
 
 def voxel_digest(volume: Volume) -> str:
@@ -59,24 +54,16 @@ def voxel_digest(volume: Volume) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(volume: Volume) -> str:
-    """The text fingerprint of a stored scan.
+def fingerprint(volume: Volume, census: Census | None = None) -> str:
+    """The text fingerprint of a scan.
 
     Args:
-        volume: HU in RAS, resampled and cropped.
+        volume: HU in RAS, as the file has them.
+        census: Of the same volume, where it was taken before.
     """
-    low, high = WINDOW_HU
-    to_x, to_y, to_z = (_cell_weights(np.linspace(0, n, CELLS + 1), n) for n in volume.shape_XYZ)
-    plane_XYZ = np.empty((CELLS, CELLS, volume.shape_XYZ.z))
-    tissue_mm3 = np.empty(volume.shape_XYZ.z)
-    for z in range(volume.shape_XYZ.z):
-        share_XY = (np.clip(volume.data_XYZ[:, :, z], low, high) - low) / (high - low)
-        plane_XYZ[:, :, z] = to_x @ share_XY @ to_y.T
-        tissue_mm3[z] = share_XY.sum() * float(np.prod(volume.spacing_mm))
-    thumbnail = np.rint(plane_XYZ @ to_z.T * 255).astype(np.uint8)
-    profile = _profile(tissue_mm3, volume.spacing_mm.z)
-    parts = (base64.b64encode(part.tobytes()).decode() for part in (thumbnail, profile))
-    return ":".join(("v1", *parts))
+    census = take_census(volume) if census is None else census
+    parts = (census.marks.astype("<u4").tobytes(), pack(find_landmarks(volume)))
+    return ":".join(("v2", census.content_digest, *(base64.b64encode(p).decode() for p in parts)))
 
 
 def parse_fingerprint(text: str) -> Fingerprint:
@@ -85,28 +72,10 @@ def parse_fingerprint(text: str) -> Fingerprint:
     Raises:
         ValueError: A text of another version or size.
     """
-    version, _, rest = text.partition(":")
-    thumbnail, _, profile = rest.partition(":")
-    cells = np.frombuffer(base64.b64decode(thumbnail), np.uint8)
-    if version != "v1" or cells.size != CELLS**3:
-        msg = f"Fingerprint starts with {text[:12]!r}; expected v1: and {CELLS**3} cells."
-        raise ValueError(msg)
-    return Fingerprint(
-        cells.reshape(CELLS, CELLS, CELLS), np.frombuffer(base64.b64decode(profile), np.uint8)
-    )
-
-
-def _cell_weights(edges: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Matrix (cells, voxels) that takes means between `edges`; edge voxels count by their share."""
-    voxels = np.arange(count)
-    upper = np.minimum(edges[1:, None], voxels + 1)
-    lower = np.maximum(edges[:-1, None], voxels)
-    return np.asarray(np.maximum(upper - lower, 0) / np.diff(edges)[:, None])
-
-
-def _profile(tissue_mm3: NDArray[np.float64], spacing_z_mm: float) -> NDArray[np.uint8]:
-    """Mean tissue area of each whole slab; a scan of less than one slab has one."""
-    slabs = max(1, int(tissue_mm3.size * spacing_z_mm / SLAB_MM + 1e-6))
-    edges = np.minimum(np.arange(slabs + 1) * (SLAB_MM / spacing_z_mm), tissue_mm3.size)
-    area_mm2 = _cell_weights(edges, tissue_mm3.size) @ tissue_mm3 / spacing_z_mm
-    return np.asarray(np.rint(np.clip(area_mm2 / _AREA_UNIT_MM2, 0, 255)), dtype=np.uint8)
+    parts = text.split(":")
+    if len(parts) == 4 and parts[0] == "v2":
+        marks, landmarks = (base64.b64decode(part) for part in parts[2:])
+        if len(marks) == 3 * MARKS * 4 and len(landmarks) % RECORD.itemsize == 0:
+            return Fingerprint(parts[1], np.frombuffer(marks, "<u4"), unpack(landmarks))
+    msg = f"Fingerprint starts with {text[:12]!r}; expected v2: and three parts after it."
+    raise ValueError(msg)

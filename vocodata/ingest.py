@@ -9,11 +9,13 @@ Shape letters: X Y Z voxels in RAS.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import field as with_default
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vocodata.archives import unpacked
+from vocodata.census import take_census
 from vocodata.errors import (
     GeometryError,
     ImplausibleScanError,
@@ -24,11 +26,13 @@ from vocodata.errors import (
 from vocodata.fingerprint import fingerprint, voxel_digest
 from vocodata.foreground import crop, foreground_box
 from vocodata.geometry import Box, Size, Spacing, Volume, orient_ras, shear_degrees
+from vocodata.quality import CHECKS, failed_checks, measure, policy_of
 from vocodata.readers import read_header, read_labels, read_volume
 from vocodata.resampling import grid_after, resample, resize
 from vocodata.resampling_kernels import compiled
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -93,8 +97,9 @@ class ProcessedScan:
         source_spacing_mm: Spacing of the file along its RAS-ordered axes, mm.
         source_digest: Hex SHA-256 of the file's voxels in RAS order, whatever file held them.
         flags: Short words on what a reader should know: `rounded_hu` (the file's HU were not
-            whole), `clipped_hu` (some did not fit int16), `no_air` (nothing in the file is below
-            -500 HU).
+            whole), `clipped_hu` (some did not fit int16), and the checks of vocodata/quality.py
+            that the file does not pass.
+        quality: What those checks measured.
     """
 
     hu: Volume
@@ -106,6 +111,7 @@ class ProcessedScan:
     source_spacing_mm: Spacing
     source_digest: str
     flags: tuple[str, ...] = ()
+    quality: Mapping[str, float] = with_default(default_factory=dict)
 
 
 def process_scan(scan: Scan, preset: Preset, *, scratch: Path | None = None) -> ProcessedScan:
@@ -141,7 +147,11 @@ def process_scan(scan: Scan, preset: Preset, *, scratch: Path | None = None) -> 
 def _process(scan: Scan, preset: Preset) -> ProcessedScan:
     _refuse_implausible_grid(read_header(scan.image, files=scan.files), preset)
     source = orient_ras(read_volume(scan.image, files=scan.files))
-    hu_min = _plausible_minimum(source)
+    _refuse_implausible_values(source)
+    census = take_census(source)
+    quality = measure(source, census)
+    failed = _refuse_by_policy(scan, failed_checks(quality, preset.quality))
+    fingerprint_text = fingerprint(source, census)
     digest, source_shape, source_spacing = voxel_digest(source), source.shape_XYZ, source.spacing_mm
     source_affine, is_whole = source.affine, source.data_XYZ.dtype == np.int16
     hu, clipped = _as_int16(resample(source, preset.spacing_mm))
@@ -153,21 +163,18 @@ def _process(scan: Scan, preset: Preset) -> ProcessedScan:
     if scan.labels is not None:
         on_grid = _labels_on(scan, source_shape, source_affine)
         labels = crop(resample(on_grid, preset.spacing_mm, interpolation="nearest"), box)
-    checks = {
-        "rounded_hu": not is_whole,
-        "clipped_hu": clipped > 0,
-        "no_air": hu_min >= BODY_ABOVE_HU,
-    }
+    changed = {"rounded_hu": not is_whole, "clipped_hu": clipped > 0}
     return ProcessedScan(
         hu=hu,
         labels=labels,
         field=None if preset.squeeze_vox is None else resize(hu, preset.squeeze_vox),
         stats=stats,
-        fingerprint=fingerprint(hu),
+        fingerprint=fingerprint_text,
         source_shape_XYZ=source_shape,
         source_spacing_mm=source_spacing,
         source_digest=digest,
-        flags=tuple(flag for flag, is_so in checks.items() if is_so),
+        flags=(*(flag for flag, is_so in changed.items() if is_so), *failed),
+        quality=quality,
     )
 
 
@@ -223,8 +230,17 @@ def _refuse_implausible_grid(header: Header, preset: Preset) -> None:
         raise ImplausibleScanError(msg, code="implausible_size")
 
 
-def _plausible_minimum(source: Volume) -> float:
-    """The smallest value, if the values can be HU."""
+def _refuse_by_policy(scan: Scan, failed: tuple[str, ...]) -> tuple[str, ...]:
+    """The checks that become flags, if none of those failed keeps the scan out."""
+    for check in failed:
+        if policy_of(check, scan.quality) == "exclude":
+            msg = f"{CHECKS[check][1]} The manifest's key quality can say '{check}: flag' instead."
+            raise ImplausibleScanError(msg, code=check)
+    return tuple(check for check in failed if policy_of(check, scan.quality) == "flag")
+
+
+def _refuse_implausible_values(source: Volume) -> None:
+    """Raise if the values cannot be HU at all."""
     low, high = float(source.data_XYZ.min()), float(source.data_XYZ.max())
     if low == high:
         msg = f"All voxels are {low:g}; expected a CT. Fetch the scan again, or leave it out."
@@ -236,7 +252,7 @@ def _plausible_minimum(source: Volume) -> float:
         )
         raise ImplausibleScanError(msg, code="implausible_hu")
     if source.data_XYZ.dtype == np.int16:
-        return low
+        return
     outside = np.count_nonzero((source.data_XYZ < _INT16.min) | (source.data_XYZ > _INT16.max))
     if outside > MAX_CLIPPED_SHARE * source.data_XYZ.size:
         msg = (
@@ -245,7 +261,6 @@ def _plausible_minimum(source: Volume) -> float:
             "Repair the scan's scaling, or leave it out."
         )
         raise ImplausibleScanError(msg, code="implausible_hu")
-    return low
 
 
 def _as_int16(volume: Volume) -> tuple[Volume, int]:

@@ -72,6 +72,9 @@ def run_job(job: ScanJob) -> Outcome:
         StoreError: The store cannot be written.
     """
     began = time.perf_counter()
+    if job.scan.is_listed:
+        detail = "The manifest's list of scans to leave out (key exclude) names it."
+        return _excluded(job, "listed", detail, began)
     try:
         row = _store(job)
     except StoreError:

@@ -24,6 +24,7 @@ from pydantic import (
 
 from vocodata.errors import ManifestError
 from vocodata.presets import load_presets, unknown_preset
+from vocodata.quality import CHECKS, Policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +54,14 @@ def _local_place(root: Path) -> Path:
     return root
 
 
+def _known_checks(policies: dict[str, Policy]) -> dict[str, Policy]:
+    for check in policies:
+        if check not in CHECKS:
+            msg = f"{check!r} is no check{_did_you_mean(check, tuple(CHECKS))}"
+            raise ValueError(msg)
+    return policies
+
+
 class Source(BaseModel):
     """One data set of the manifest.
 
@@ -70,6 +79,7 @@ class Source(BaseModel):
             `labels/{id}.nii.gz`; `{id}` is what the last `*` of `images` stands for, `{folder}`
             the scan's folder below the root.
         label_names: Label value -> structure; before what a dataset.json says.
+        quality: Check of vocodata/quality.py -> `keep`, `flag` or `exclude`.
         scans: Layout `datalist`: JSON file with lists `training` and `validation` of
             `{"image": ..., "label": ...}`, paths below the root.
     """
@@ -83,6 +93,9 @@ class Source(BaseModel):
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     expected: Annotated[int, Field(ge=1)] | None = None
     licence: str | None = None
+    quality: Annotated[dict[str, Policy], AfterValidator(_known_checks)] = Field(
+        default_factory=dict
+    )
     images: str | None = None
     labels: str | None = None
     label_names: dict[Annotated[int, Field(ge=0, le=65535)], str] | None = None
@@ -105,12 +118,15 @@ class Manifest(BaseModel):
 
     Attributes:
         version: Of this form, 1.
+        exclude: File with ids of scans to leave out, one a line, as `voco data dedup` and
+            `leak-check` write it; they are accounted for as excluded.
         sources: At least one, names unique (also where upper and lower case are the same).
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     version: Literal[1]
+    exclude: Path | None = None
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
 
 
@@ -134,9 +150,12 @@ def load_manifest(path: str | Path) -> Manifest:
         msg = f"{path}: {len(faults)} fault{'s' * (len(faults) != 1)}:\n  {lines}"
         raise ManifestError(msg)
     base = path.resolve().parent
-    return manifest.model_copy(
-        update={"sources": tuple(_anchored(source, base) for source in manifest.sources)}
-    )
+    update: dict[str, object] = {
+        "sources": tuple(_anchored(source, base) for source in manifest.sources)
+    }
+    if manifest.exclude is not None:
+        update["exclude"] = base / manifest.exclude.expanduser()
+    return manifest.model_copy(update=update)
 
 
 class _Loader(yaml.SafeLoader):

@@ -164,6 +164,8 @@ def _common(scan: Scan, codec: str) -> dict[str, Any]:
         "has_labels": scan.labels is not None,
         "licence": scan.licence,
         "preset": asdict(preset(scan.preset)),
+        "quality": dict(scan.quality),
+        "is_listed": scan.is_listed,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from vocodata.errors import PresetError
 from vocodata.geometry import Size, Spacing
+from vocodata.quality import QualityLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +34,7 @@ class Preset:
         window_hu: Low and high end of the window mapped to [0, 1] in training; the store keeps HU.
         foreground_above_hu: The scan is cropped to the box of voxels above this; None: not cropped.
         squeeze_vox: The cropped scan is also squeezed to this size; None: not.
+        quality: Limits beyond which a scan gets a flag.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Preset:
     window_hu: tuple[float, float]
     foreground_above_hu: float | None
     squeeze_vox: Size | None
+    quality: QualityLimits = field(default_factory=QualityLimits)
 
 
 class _Row(BaseModel):
@@ -51,6 +54,7 @@ class _Row(BaseModel):
     window_hu: tuple[float, float]
     foreground_above_hu: float | None
     squeeze_vox: tuple[Voxels, Voxels, Voxels] | None
+    quality: QualityLimits = Field(default_factory=QualityLimits)
 
 
 @cache
@@ -91,6 +95,7 @@ def _preset(name: str, row: _Row) -> Preset:
         window_hu=row.window_hu,
         foreground_above_hu=row.foreground_above_hu,
         squeeze_vox=None if row.squeeze_vox is None else Size(*row.squeeze_vox),
+        quality=row.quality,
     )
 
 

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from vococli.commands import data, demo, doctor, info, predict, train
+from vococli.commands import curate, data, demo, doctor, info, predict, train
 from vococli.errors import INTERRUPTED, Terminated, exit_code, sentence
 
 
@@ -35,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+curate.add_to(data.app)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
 app.command("demo", epilog=demo.EXAMPLE)(demo.demo)

@@ -35,6 +35,7 @@ from vocodata.plan import ScanJob, file_state, make_plan, predict_size
 from vocodata.presets import preset
 from vocodata.store import open_store, verify
 from vocodata.store.catalog import CatalogRow, ExcludedRow
+from vocodata.store.metadata import SCHEMA_VERSION
 from vocodata.store.root import prove_accounting, publish
 
 
@@ -213,8 +214,10 @@ def test_an_output_that_is_there_is_refused(make_sources, tmp_path, tree):
         with pytest.raises(StoreExistsError, match="is not a store of this toolkit"):
             build(manifest, tmp_path / "sources", workers=0, **options)
     root = out / "zarr.json"
-    root.write_text(root.read_text().replace('"schema_version": 1', '"schema_version": 0'))
-    with pytest.raises(StoreError, match="has schema 0, this version writes 1"):
+    root.write_text(
+        root.read_text().replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 0')
+    )
+    with pytest.raises(StoreError, match="has schema 0, this version writes "):
         _resumed(manifest, out)
     leftovers = {path.name for path in tmp_path.iterdir()}
     assert leftovers == {"manifest.yaml", "sources", "ct.zarr", "ct.zarr.ledger.sqlite"}

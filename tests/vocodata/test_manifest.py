@@ -58,7 +58,8 @@ def test_all_faults_are_told_at_once_with_their_keys(tmp_path):
 
 
 def test_a_key_like_no_other_lists_what_there_is(tmp_path):
-    assert "unknown key; expected one of version, sources" in faults(write(tmp_path, ROW, zzz=1))
+    told = faults(write(tmp_path, ROW, zzz=1))
+    assert "unknown key; expected one of version, exclude, sources" in told
 
 
 def test_two_sources_of_one_name_are_refused_also_across_case(tmp_path):

@@ -21,7 +21,7 @@ from vocodata.ingest import process_scan
 from vocodata.presets import preset
 from vocodata.store import open_store
 from vocodata.store.atomic import write_atomic
-from vocodata.store.metadata import IMAGE_SHARD
+from vocodata.store.metadata import IMAGE_SHARD, SCHEMA_VERSION
 from vocodata.store.store import Store
 from vocodata.store.writer import scan_folder, write_scan
 
@@ -241,8 +241,8 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path, built):
         open_store("s3://bucket/ct.zarr")
     root = built / "zarr.json"
     good = root.read_text()
-    root.write_text(good.replace('"schema_version": 1', '"schema_version": 9'))
-    with pytest.raises(StoreError, match="has schema 9; this version reads 1"):
+    root.write_text(good.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 9'))
+    with pytest.raises(StoreError, match="has schema 9; this version reads "):
         open_store(built)
     root.write_text(good.replace("voco-store", "other"))
     with pytest.raises(StoreError, match="not a store of this toolkit"):

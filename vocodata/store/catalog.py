@@ -64,6 +64,7 @@ class CatalogRow:
         source_shape_xyz: Voxels of the file, RAS order.
         source_spacing_mm: Spacing of the file, RAS order.
         source_digest: SHA-256 of the file's voxels.
+        quality: JSON object of what vocodata/quality.py measured of the file.
         codec: Key of `shard.CODECS`.
         bytes: Of all shards of the scan.
         image_bytes: Of the image's shard.
@@ -113,6 +114,7 @@ class CatalogRow:
     field_affine: tuple[float, ...] | None = None
     field_bytes: int = 0
     field_digest: str | None = None
+    quality: str = "{}"
 
     def to_record(self) -> dict[str, Any]:
         """Plain values, as Parquet and JSON take them."""

@@ -7,6 +7,7 @@ its build records it. Writing a scan twice gives the same bytes, so a task may b
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -168,6 +169,7 @@ def _row(
         field_affine=None if processed.field is None else _sixteen(processed.field.affine),
         field_bytes=field.bytes,
         field_digest=field.digest,
+        quality=json.dumps(dict(processed.quality), sort_keys=True),
     )
 
 

@@ -1,0 +1,112 @@
+"""`voco data stats | report | dedup | leak-check`: what a store holds, and what it should not."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vococli.commands.data import Json, StorePath
+from vococli.output import print_facts, print_json, print_table
+
+
+class Keep(StrEnum):
+    """Which scan of a group of duplicates stays."""
+
+    first = "first"
+
+
+Exclude = Annotated[
+    Path | None,
+    typer.Option(help="Write the scans to leave out there, as a manifest's key exclude takes it."),
+]
+
+
+def stats(store: StorePath, as_json: Json = False) -> None:
+    """Count what a store holds: sources, flags, reasons, sizes."""
+    from vocodata.statistics import store_statistics
+
+    figures = store_statistics(store)
+    if as_json:
+        print_json(figures)
+        return
+    names = ("store", "found", "stored", "flagged", "excluded", "voxels", "bytes")
+    print_facts([(name, figures[name]) for name in names])
+    for title in ("flags", "reasons", "licences"):
+        print_table((title, "scans"), list(figures[title].items()))
+    rows = [(name, *counts.values()) for name, counts in figures["sources"].items()]
+    print_table(("source", "stored", "flagged", "excluded"), rows)
+
+
+def report(
+    store: StorePath,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("report.html"),
+    as_json: Json = False,
+) -> None:
+    """Write one HTML page of a store: counts, pictures, duplicates, search."""
+    from vocodata.curation_report import write_curation_report
+
+    path = write_curation_report(store, out)
+    if as_json:
+        print_json({"report": path, "bytes": path.stat().st_size})
+    else:
+        typer.echo(path)
+
+
+def dedup(
+    store: StorePath,
+    keep: Annotated[
+        Keep | None, typer.Option(help="Write all but this scan of each group to --exclude.")
+    ] = None,
+    exclude: Exclude = None,
+    as_json: Json = False,
+) -> None:
+    """List scans that are in a store more than once, over all sources."""
+    from vocodata.duplicates import all_but_first, find_duplicates, plain
+    from vocodata.exclusions import exclusion_text
+
+    if (keep is None) != (exclude is None):
+        msg = "--keep and --exclude go together: which scans stay, and where the others are listed."
+        raise typer.BadParameter(msg)
+    clusters = find_duplicates(store)
+    if exclude is not None:
+        text = exclusion_text(all_but_first(clusters), why="duplicates: all but the first")
+        exclude.write_text(text, encoding="utf-8")
+    if as_json:
+        print_json(plain(clusters))
+    else:
+        print_table(("kind", "scans"), [(each.kind, "  ".join(each.scans)) for each in clusters])
+        typer.echo(f"{len(clusters)} groups of scans that are one")
+
+
+def leak_check(
+    store: StorePath,
+    against: Annotated[Path, typer.Option(help="A store, a manifest, or a folder of scans.")],
+    exclude: Exclude = None,
+    as_json: Json = False,
+) -> None:
+    """Say which scans of another store, manifest or folder are in a store."""
+    from vocodata.duplicates import find_leaks
+    from vocodata.exclusions import exclusion_text
+
+    found = find_leaks(store, against)
+    if exclude is not None:
+        text = exclusion_text(found.scans, why="leaks: also on the other side of the check")
+        exclude.write_text(text, encoding="utf-8")
+    if as_json:
+        print_json({**vars(found), "scans": found.scans})
+        return
+    rows = [(leak.kind, leak.scan, leak.against, leak.evidence) for leak in found.leaks]
+    print_table(("kind", "in the store", "against", "evidence"), rows)
+    print_table(("unreadable", "reason"), list(found.unreadable.items()))
+    typer.echo(f"{len(found.scans)} scans of the store are among {found.checked} on the other side")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands under `voco data`."""
+    app.command("stats", epilog="Example: voco data stats ct.zarr")(stats)
+    app.command("report", epilog="Example: voco data report ct.zarr --out report.html")(report)
+    app.command("dedup", epilog="Example: voco data dedup ct.zarr --json")(dedup)
+    app.command("leak-check", epilog="Example: voco data leak-check ct.zarr --against test_scans/")(
+        leak_check
+    )

@@ -1,0 +1,40 @@
+import json
+
+import pytest
+
+from vocodata.building import build
+from vocodata.errors import ManifestError
+from vocodata.exclusions import exclusion_text, read_exclusions
+from vocodata.store import open_store
+
+
+def test_a_list_comes_back_and_yaml_is_taken_too(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text(exclusion_text(["b/2", "a/1", "b/2"], why="leaks"))
+    assert read_exclusions(path) == {"a/1", "b/2"}
+    path.write_text("- a/1  # a word\n\n- b/2\n")
+    assert read_exclusions(path) == {"a/1", "b/2"}
+
+
+def test_a_line_that_is_no_id_is_refused(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("a/1\nnothing\n")
+    with pytest.raises(ManifestError, match="line 2: 'nothing' is no id"):
+        read_exclusions(path)
+
+
+def test_a_list_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ManifestError, match="cannot be read"):
+        read_exclusions(tmp_path / "list.txt")
+
+
+def test_a_build_leaves_out_what_is_listed_and_accounts_for_it(make_sources, tmp_path):
+    manifest = make_sources(3)
+    document = json.loads(manifest.read_text()) | {"exclude": "leaks.txt"}
+    manifest.write_text(json.dumps(document))
+    (tmp_path / "leaks.txt").write_text("btcv/case1\n")
+    report = build(manifest, tmp_path / "ct.zarr", workers=0)
+    assert (report.found, report.stored, report.excluded) == (3, 2, {"listed": 1})
+    (tmp_path / "leaks.txt").write_text("btcv/case2\n")
+    report = build(manifest, tmp_path / "ct.zarr", workers=0, resume=True)
+    assert open_store(report.store).ids() == ["btcv/case0", "btcv/case1"]

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from tests.vocodata.bodies import body
+from vocodata.alignment import TURNS, align
+from vocodata.foreground import crop
+from vocodata.geometry import Box, Size, Spacing, Volume
+from vocodata.landmarks import Landmarks, find_landmarks, pack, unpack
+from vocodata.resampling import resample
+from vocodata.similarity import candidates, find_matches, is_match, words_of
+
+
+def spaced(volume):
+    return resample(volume, Spacing(3, 3, 3))
+
+
+def mirrored(volume):
+    return Volume(volume.data_XYZ[::-1, :, ::-1], volume.affine)
+
+
+def swapped(volume):
+    x, y, z = volume.spacing_mm
+    return Volume(volume.data_XYZ.transpose(2, 0, 1), np.diag([z, x, y, 1.0]))
+
+
+def cut(volume):
+    size = Size(*(int(n * 0.8) for n in volume.shape_XYZ))
+    return crop(volume, Box(Size(9, 2, 5), size))
+
+
+def clipped(volume):
+    return Volume(np.clip(volume.data_XYZ, -175, 250), volume.affine)
+
+
+def lossy(volume):
+    noise = np.random.default_rng(9).normal(0, 6, volume.data_XYZ.shape)
+    return Volume((np.rint((volume.data_XYZ + noise) / 8) * 8).astype(np.int16), volume.affine)
+
+
+def everything(volume):
+    return lossy(clipped(swapped(mirrored(spaced(cut(volume))))))
+
+
+@pytest.fixture(scope="module")
+def strangers():
+    return [find_landmarks(body(seed)) for seed in range(100, 112)]
+
+
+@pytest.mark.parametrize("edit", [spaced, mirrored, swapped, cut, clipped, lossy, everything])
+def test_an_edited_copy_is_found_among_strangers(edit, strangers):
+    scans = [*strangers, find_landmarks(body(7)), find_landmarks(edit(body(7)))]
+    assert [match[:2] for match in find_matches(scans)] == [(12, 13)]
+
+
+def test_landmarks_survive_being_packed_and_are_few(strangers):
+    for scan in strangers:
+        again = unpack(pack(scan))
+        assert np.allclose(again.place_N3, scan.place_N3, atol=0.051)
+        assert 30 < len(scan.contrast_N) <= 96
+
+
+@pytest.mark.parametrize("turn", [0, 5, 17, 33, 47])
+def test_an_alignment_finds_the_turn_and_all_landmarks(turn, strangers):
+    one = strangers[0]
+    place = one.place_N3 @ TURNS[turn].T + np.float32([4, -70, 300])
+    found = align(one, one._replace(place_N3=np.ascontiguousarray(place)))
+    assert found.turn == turn
+    assert found.matched == found.possible == len(one.contrast_N)
+
+
+def test_words_do_not_change_by_a_turn(strangers):
+    one = strangers[1]
+    turned = one._replace(place_N3=np.ascontiguousarray(one.place_N3 @ TURNS[29].T))
+    words = words_of([one, turned]).words_SW
+    assert np.isin(words[0], words[1]).mean() > 0.98
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 30), (1, 40, 40), (30, 30, 30)])
+def test_a_scan_without_landmarks_is_like_no_other(shape, strangers):
+    air = find_landmarks(Volume(np.full(shape, -1000, np.int16), np.diag([9, 9, 9, 1.0])))
+    assert air.contrast_N.size == 0
+    assert find_matches([air, air, strangers[0]]) == []
+    assert align(air, strangers[0]).share == 0
+
+
+def test_slices_thicker_than_a_cell_are_read():
+    thick = resample(body(8), Spacing(4, 4, 10))
+    found = align(find_landmarks(body(8)), find_landmarks(thick))
+    assert is_match(found.matched, found.share)
+
+
+def test_one_scan_and_none_have_no_partner():
+    assert candidates([]).shape == candidates([Landmarks(*map(np.empty, [(0, 3), 0, 0]))]).shape
