@@ -73,7 +73,7 @@ def _auto(source: Source, tree: Tree) -> list[Entry]:
     if bids := _bids(source, tree):
         return bids
     files = [path for path in tree.files() if is_file_name(path)]
-    suspects = [path for path in files if _looks_like_labels(path.relative_to(source.root))]
+    suspects = [path for path in files if looks_like_labels(path.relative_to(source.root))]
     if suspects:
         msg = (
             f"Source '{source.name}': layout 'auto' cannot tell scans from labels ("
@@ -274,7 +274,8 @@ def _is_hidden_below(path: Path, root: Path) -> bool:
     return any(_is_hidden(part) for part in path.relative_to(root).parts)
 
 
-def _looks_like_labels(path: Path) -> bool:
+def looks_like_labels(path: Path) -> bool:
+    """Whether a path's words are those of label files."""
     return _LABEL_WORDS.search(path.as_posix().lower()) is not None
 
 

@@ -1,0 +1,87 @@
+import json
+
+import pytest
+
+from tests.vocodata.packing import pack
+from tests.vocodata.test_discover import touch, touch_dicom
+from vocodata.discover import find_scans
+from vocodata.errors import ManifestError
+from vocodata.initial import first_manifest, guess_sources
+from vocodata.manifest import load_manifest
+
+
+def guessed(root, folder):
+    """The sources of the manifest that is written, and its scans."""
+    (folder / "m.yaml").write_text(first_manifest(guess_sources(root), folder=folder))
+    manifest = load_manifest(folder / "m.yaml")
+    return manifest.sources, find_scans(manifest)
+
+
+def test_each_subfolder_is_a_source_by_its_own_layout(tmp_path):
+    root = tmp_path / "data"
+    touch(root / "BTCV", "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTr/b_0000.nii.gz")
+    touch(root / "Task03", "imagesTr/x.nii.gz")
+    listed = {"modality": {"0": "CT"}, "training": [{"image": "imagesTr/x.nii.gz"}]}
+    (root / "Task03/dataset.json").write_text(json.dumps(listed))
+    touch(root / "bids", "sub-1/ct/sub-1_ct.nii.gz")
+    touch_dicom(root / "hospital", "p1/1", "p2/1", "p3/1")
+    pack({"a/1.nii": b"1", "a/2.nii": b"2"}, root / "packed", "zip")
+    (root / "packed/all.zip").rename(root / "My Set.zip")
+    sources, scans = guessed(root, tmp_path)
+    assert [(s.name, s.layout, s.expected) for s in sources] == [
+        ("bids", "bids", 1),
+        ("btcv", "nnunet", 2),
+        ("hospital", "dicom", 3),
+        ("my-set", "auto", 2),
+        ("task03", "msd", 1),
+    ]
+    assert sources[0].root == root / "bids"
+    assert len(scans) == 9
+    assert "1 with labels" in (tmp_path / "m.yaml").read_text()
+
+
+def test_a_folder_of_patients_is_one_source(tmp_path):
+    touch_dicom(tmp_path / "data", "p1/ct/1", "p2/ct/1")
+    ((source,), scans) = guessed(tmp_path / "data", tmp_path)
+    assert (source.layout, source.expected, len(scans)) == ("dicom", 2, 2)
+
+
+def test_one_file_name_in_every_folder_is_paired_with_its_labels(tmp_path):
+    root = tmp_path / "data"
+    touch(root, *(f"s{n}/{kind}.nii.gz" for n in range(3) for kind in ("ct", "segmentation")))
+    ((source,), scans) = guessed(root, tmp_path)
+    assert (source.images, source.labels) == ("**/ct.nii.gz", "{folder}/segmentation.nii.gz")
+    assert [scan.labels.parent for scan in scans] == [scan.image.parent for scan in scans]
+
+
+def test_folders_of_images_and_labels_are_paired_by_name(tmp_path):
+    root = tmp_path / "data"
+    touch(root, *(f"{kind}/{n}.nii.gz" for n in range(3) for kind in ("img", "label")))
+    ((source,), scans) = guessed(root, tmp_path)
+    assert (source.images, source.labels) == ("img/*.nii.gz", "label/{id}.nii.gz")
+    assert len(scans) == 3
+
+
+def test_what_cannot_be_told_apart_is_left_to_the_user_and_refused_by_the_build(tmp_path):
+    root = tmp_path / "data"
+    touch(root, "a.nii.gz", "b.nii.gz", "a_seg.nii.gz", "b_mask.nrrd")
+    (guess,) = guess_sources(root)
+    assert "cannot be told apart" in guess.doubt
+    with pytest.raises(ManifestError, match="Say layout: glob, with images and labels"):
+        guessed(root, tmp_path)
+    assert "# Scans and labels cannot be told apart" in (tmp_path / "m.yaml").read_text()
+
+
+def test_the_preset_is_marked_as_a_choice(tmp_path):
+    touch(tmp_path / "data", "a.nii.gz")
+    guessed(tmp_path / "data", tmp_path)
+    text = (tmp_path / "m.yaml").read_text()
+    assert "preset: abdomen  # choose the region's" in text
+    assert "chest, headneck" in text
+
+
+def test_a_folder_without_scans_is_refused(tmp_path):
+    with pytest.raises(ManifestError, match="holds no scan; expected NIfTI"):
+        guess_sources(tmp_path)
+    with pytest.raises(ManifestError, match="is not a folder or archive"):
+        guess_sources(tmp_path / "gone")

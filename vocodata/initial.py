@@ -1,0 +1,190 @@
+"""A first manifest for a folder: what lies there, how it is laid out, and how many scans it has.
+
+Only what can be seen is written down. What cannot, the body region above all, stands there as a
+choice with its alternatives beside it; a source whose scans and labels cannot be told apart is
+written so that the build refuses it and says what to fill in.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vocodata.archives.parts import find_parts
+from vocodata.errors import ManifestError
+from vocodata.layouts import find_entries, looks_like_labels
+from vocodata.manifest import Source
+from vocodata.presets import load_presets
+from vocodata.readers import is_file_name
+from vocodata.source_catalog import quoted
+from vocodata.tree import Tree, open_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FIRST_PRESET = "abdomen"
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One source as it looks.
+
+    Attributes:
+        name: From its folder.
+        root: Folder or archive.
+        layout: What fits.
+        images: Pattern, for layout glob.
+        labels: Template, for layout glob with labels.
+        count: Scans found, 0 if scans and labels cannot be told apart.
+        labelled: Of those, how many have labels.
+        doubt: What to decide, or "".
+    """
+
+    name: str
+    root: Path
+    layout: str
+    images: str | None
+    labels: str | None
+    count: int
+    labelled: int
+    doubt: str = ""
+
+
+def guess_sources(root: Path) -> list[Guess]:
+    """Sources below a folder: the folder itself, or its subfolders and archives.
+
+    Raises:
+        ManifestError: The folder is not there, or holds no scan.
+    """
+    root = root.absolute()
+    whole = _structured(root)
+    if whole is None and root.is_dir() and not find_parts(root):
+        inside = [path for path in sorted(root.iterdir()) if not path.name.startswith(".")]
+        parts = [g for path in inside if (g := _structured(path)) is not None]
+        if parts:
+            known = {guess.root for guess in parts}
+            rest = [path for path in inside if path.is_dir() and path not in known]
+            parts += [guess for path in rest if (guess := _loose(path)) is not None]
+            return sorted(parts, key=lambda guess: guess.name.casefold())
+    guess = whole or _loose(root)
+    if guess is None:
+        msg = (
+            f"{root} holds no scan; expected NIfTI, MHA, NRRD or DICOM files, or archives of them."
+        )
+        raise ManifestError(msg)
+    return [guess]
+
+
+def first_manifest(guesses: list[Guess], *, folder: Path) -> str:
+    """A manifest, as YAML with comments.
+
+    Args:
+        guesses: Its sources.
+        folder: Where it will lie; roots below it are written relative to it.
+    """
+    presets = ", ".join(load_presets())
+    lines = [
+        "# Written by `voco data init`. Look at each preset: no file says which region it shows.",
+        f"# Presets: {presets}.",
+        "version: 1",
+        "sources:",
+    ]
+    for guess in guesses:
+        lines += _lines(guess, folder.absolute())
+    return "\n".join(lines) + "\n"
+
+
+def _lines(guess: Guess, folder: Path) -> list[str]:
+    inside = guess.root.is_relative_to(folder)
+    place = guess.root.relative_to(folder).as_posix() if inside else str(guess.root)
+    lines = [f"  - name: {guess.name}", f"    root: {quoted(place)}"]
+    if guess.doubt:
+        lines.append(f"    # {guess.doubt}")
+    lines.append(f"    layout: {guess.layout}")
+    lines += [f"    images: {quoted(guess.images)}"] if guess.images else []
+    lines += [f"    labels: {quoted(guess.labels)}"] if guess.labels else []
+    if guess.count:
+        lines.append(f"    expected: {guess.count}  # found now, {guess.labelled} with labels")
+    return [
+        *lines,
+        f"    preset: {_FIRST_PRESET}  # choose the region's",
+        "    # weight: 1     how often training draws from it",
+        "    # licence: CC-BY-4.0     kept with every scan and every model",
+    ]
+
+
+def _structured(root: Path) -> Guess | None:
+    """A source whose own files say how it is laid out, or an archive."""
+    if not (root.is_dir() or find_parts(root)) or (root.is_file() and not _is_archive(root)):
+        return None
+    tree = open_tree(root.name, root)
+    for layout, sign in (
+        ("nnunet", "imagesTr/*_0000.*"),
+        ("msd", "dataset.json"),
+        ("bids", "sub-*"),
+    ):
+        if tree.glob(sign) and (guess := _tried(root, tree, layout)) is not None:
+            return guess
+    return _loose(root) if find_parts(root) else None
+
+
+def _is_archive(path: Path) -> bool:
+    return bool(re.search(r"\.(zip|tar|tgz|tar\.(gz|xz|bz2)|txz|tbz2)(\.0*1)?$", path.name.lower()))
+
+
+def _tried(root: Path, tree: Tree, layout: str, **keys: str) -> Guess | None:
+    """The source by one layout, if that finds any scan."""
+    source = Source(name=_name(root), root=root, layout=layout, preset=_FIRST_PRESET, **keys)  # type: ignore[arg-type]
+    try:
+        entries = find_entries(source, tree)
+    except ManifestError:
+        return None
+    if not entries:
+        return None
+    labelled = sum(entry.labels is not None for entry in entries)
+    images, labels = keys.get("images"), keys.get("labels")
+    return Guess(_name(root), root, layout, images, labels, len(entries), labelled)
+
+
+def _loose(root: Path) -> Guess | None:
+    """A source of scan files or DICOM folders that no list describes."""
+    tree = open_tree(root.name, root)
+    files = [path for path in tree.files() if is_file_name(path)]
+    if not files:
+        return _tried(root, tree, "dicom")
+    below = [path.relative_to(tree.root) for path in files]
+    suspects = [path for path in below if looks_like_labels(path)]
+    if not suspects:
+        return _tried(root, tree, "auto")
+    for images, labels in _pairings([path for path in below if path not in suspects], suspects):
+        guess = _tried(root, tree, "glob", images=images, labels=labels)
+        if guess is not None and guess.labelled == len(suspects):
+            return guess
+    doubt = (
+        f"Scans and labels cannot be told apart ({suspects[0]} looks like labels): say layout: "
+        "glob, and give images and labels."
+    )
+    return Guess(_name(root), root, "auto", None, None, 0, 0, doubt)
+
+
+def _pairings(scans: list[Path], labels: list[Path]) -> list[tuple[str, str]]:
+    """Patterns that might pair scans with labels: by folder, or by name within one folder."""
+    if not scans:
+        return []
+    suffix = "." + scans[0].name.partition(".")[2]
+    scan, label = scans[0], labels[0]
+    pairs = []
+    if len({path.name for path in scans}) == 1 and len({path.name for path in labels}) == 1:
+        pairs.append((f"**/{scan.name}", f"{{folder}}/{label.name}"))
+    if scan.parent != label.parent:
+        pairs.append(
+            (f"{scan.parent.as_posix()}/*{suffix}", f"{label.parent.as_posix()}/{{id}}{suffix}")
+        )
+    return pairs
+
+
+def _name(root: Path) -> str:
+    name = re.sub(r"(\.(zip|tar|tgz|gz|xz|bz2|\d+))+$", "", root.name, flags=re.IGNORECASE)
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", name).strip(".-_").lower()[:64]
+    return name or "source"
