@@ -25,7 +25,7 @@ def encode(pixels_YX):
 
 
 def _differences(pixels_YX):
-    """From the left neighbour; the first of a row from the pixel above, the very first from 2^15."""
+    """From the left neighbour; a row's first from the pixel above, the very first from 2^15."""
     predicted_YX = np.empty_like(pixels_YX)
     predicted_YX[:, 1:] = pixels_YX[:, :-1]
     predicted_YX[1:, 0] = pixels_YX[:-1, 0]
