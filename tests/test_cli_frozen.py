@@ -13,6 +13,8 @@ FLAGS = {
     "predict": ["CHECKPOINT", "SCAN", "--out", "--overwrite", "--json"],
     "info": ["PATH", "--json"],
     "doctor": ["--json"],
+    "data init": ["FOLDER", "--out", "--catalog", "--root", "--subset", "--json"],
+    "data plan": ["--sources", "--out", "--json"],
     "data build": [
         "--sources",
         "--out",
@@ -26,12 +28,12 @@ FLAGS = {
         "--json",
     ],
     "data status": ["STORE", "--json"],
-    "data verify": ["STORE", "--deep", "--json"],
-    "train pretrain": ["--size", "--data", "--out", "--recipe", "--set", "--resume", "--json"],
     "data stats": ["STORE", "--json"],
     "data report": ["STORE", "--out", "--json"],
     "data dedup": ["STORE", "--keep", "--exclude", "--json"],
     "data leak-check": ["STORE", "--against", "--exclude", "--json"],
+    "data verify": ["STORE", "--deep", "--json"],
+    "train pretrain": ["--size", "--data", "--out", "--recipe", "--set", "--resume", "--json"],
     "train finetune": [
         "--from",
         "--data",

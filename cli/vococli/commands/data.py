@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from vococli.commands import survey
 from vococli.errors import INPUT_DATA, VERIFICATION
 from vococli.output import print_facts, print_json, print_table
 from vococli.progress import open_progress
 
 app = typer.Typer(help="Build, look at and verify stores of CT scans.", no_args_is_help=True)
+survey.add_to(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 

@@ -1,0 +1,50 @@
+import json
+
+import pytest
+
+from tests.vocodata.conftest import write_sources
+from vococli.main import main
+
+
+@pytest.fixture
+def scans(tmp_path):
+    write_sources(tmp_path, 2)
+    return tmp_path / "sources/btcv/images"
+
+
+def test_init_plan_and_build_follow_each_other(scans, tmp_path, capsys):
+    manifest = tmp_path / "new.yaml"
+    assert main(["data", "init", str(scans), "-o", str(manifest)]) == 0
+    assert "voco data plan --sources" in capsys.readouterr().out
+    store = str(tmp_path / "ct.zarr")
+    assert main(["data", "plan", "--sources", str(manifest), "--out", store, "--json"]) == 0
+    forecast = json.loads(capsys.readouterr().out)
+    assert (forecast["scans"], forecast["fits"]) == (2, True)
+    assert main(["data", "plan", "--sources", str(manifest), "--out", store]) == 0
+    assert "memory a worker" in capsys.readouterr().out
+
+
+def test_init_keeps_a_manifest_that_is_there(scans, tmp_path, capsys):
+    assert main(["data", "init", str(scans), "-o", str(tmp_path / "manifest.yaml")]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["x", "--root", "y"], ["x", "--subset", "10k"]])
+def test_init_needs_one_place(words, tmp_path, capsys):
+    assert main(["data", "init", *words, "-o", str(tmp_path / "m.yaml")]) == 2
+    assert "give DIR, or --catalog with --root" in capsys.readouterr().err
+
+
+def test_init_writes_a_known_collection(tmp_path, capsys):
+    (tmp_path / "MELA").mkdir()
+    words = ["--catalog", "prect160k", "--root", str(tmp_path), "-o", str(tmp_path / "m.yaml")]
+    assert main(["data", "init", *words, "--json"]) == 0
+    (source,) = json.loads(capsys.readouterr().out)["sources"]
+    assert (source["name"], source["expected"]) == ("mela", 770)
+
+
+def test_plan_ends_with_4_if_the_disk_has_no_room(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("vocodata.forecast.SPARE", 1e15)
+    manifest = str(write_sources(tmp_path, 1))
+    assert main(["data", "plan", "--sources", manifest]) == 4
+    assert "fits" in capsys.readouterr().out
