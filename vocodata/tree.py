@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
@@ -143,6 +144,9 @@ class ArchiveTree:
             for archive, members in archives
             for member in members
         }
+        skip = len(root.as_posix()) + 1
+        self._names = {path: path.as_posix()[skip:] for path in self._members}
+        self._files: list[Path] | None = None
         self._below: dict[Path, list[Path]] = {}
         for path in self._members:
             self._below.setdefault(path.parent, []).append(path)
@@ -155,21 +159,24 @@ class ArchiveTree:
 
     def files(self) -> list[Path]:
         """See `Tree`."""
+        if self._files is not None:
+            return self._files
         found = set()
-        for path in self._members:
-            parts = path.relative_to(self.root).parts
+        for path, name in self._names.items():
+            parts = name.split("/")
             if any(map(_is_hidden, parts)) or parts[0] == "__MACOSX":
                 continue
             names = (n for n, part in enumerate(parts[:-1]) if _is_folder_with_file_name(part))
-            depth = next(names, len(parts) - 1)
-            found.add(self.root.joinpath(*parts[: depth + 1]))
-        return sorted(found)
+            depth = next(names, None)
+            found.add(path if depth is None else self.root.joinpath(*parts[: depth + 1]))
+        self._files = sorted(found)
+        return self._files
 
     def glob(self, pattern: str) -> list[Path]:
         """See `Tree`."""
         expression = re.compile(_expression(pattern))
-        candidates = [*self._members, *self._folders]
-        return [p for p in candidates if expression.fullmatch(_below(p, self.root))]
+        found = [path for path, name in self._names.items() if expression.fullmatch(name)]
+        return found + [p for p in self._folders if expression.fullmatch(_below(p, self.root))]
 
     def exists(self, path: Path) -> bool:
         """See `Tree`."""
@@ -237,6 +244,7 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
+@cache
 def _is_folder_with_file_name(name: str) -> bool:
     return is_file_name(Path(name))
 
