@@ -21,7 +21,7 @@ def test_every_cross_reference_of_a_row_resolves(name):
     row = task(name)
     if row.preset is not None:
         assert preset(row.preset).spacing_mm == row.spacing_mm
-    step = model_size("tiny" if name == "demo-organs" else "B").step_vox
+    step = model_size("tiny" if name.startswith("demo-") else "B").step_vox
     assert all(side % step == 0 for side in row.roi_vox)
     assert row.source
 
@@ -42,7 +42,7 @@ def test_a_task_misspelled_gets_the_nearest_name():
 
 
 def test_a_task_like_no_other_gets_the_list():
-    with pytest.raises(ConfigError, match="expected one of demo-organs, btcv"):
+    with pytest.raises(ConfigError, match="expected one of demo-liver, demo-organs, btcv"):
         task("zzzzzzzzzz")
 
 
