@@ -249,7 +249,7 @@ def duration(seconds: float) -> str:
     """Seconds in words.
 
     >>> duration(250), duration(7300), duration(12.34)
-    ('4 min 10 s', '2 h 2 min', '12 s')
+    ('4 min 10 s', '2 h 1 min', '12 s')
     """
     whole = round(seconds)
     if whole < 60:

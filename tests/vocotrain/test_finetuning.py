@@ -58,7 +58,9 @@ def final(run):
 
 def test_organs_are_learned_and_found_in_a_scan_never_seen(store, tmp_path):
     words = ("train.steps=40", "optim.lr=5e-3", "optim.warmup_steps=5", "task.crops_per_volume=3")
-    report = finetune(small(store, tmp_path / "run", *words, "task.pos_neg=[5,1]"))
+    report = finetune(
+        small(store, tmp_path / "run", *words, "task.pos_neg=[5,1]", "task.balance_classes=true")
+    )
     (scan,) = report.dice_store_grid
     assert scan.scan == "phantom/03"
     assert min(scan.scores.values()) > 0.6

@@ -29,7 +29,10 @@ def faults(how):
 
 
 def test_kept_memory_is_used_again_without_asking_the_system():
-    assert faults("keep") * 10 < faults("give back")
+    given_back = faults("give back")
+    if given_back == 0:
+        pytest.skip("this system's allocator keeps freed memory by itself")
+    assert faults("keep") * 10 < given_back
 
 
 def test_where_the_allocator_has_no_such_option_nothing_is_done(monkeypatch):
