@@ -210,8 +210,10 @@ def main() -> None:
     parser.add_argument("--scans", type=int, default=160_000)
     parser.add_argument("--more", type=Path, nargs="*", default=[])
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "voco-samples")
+    parser.add_argument("--quick", action="store_true", help="5,000 simulated scans")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    options.scans = min(options.scans, 5_000) if options.quick else options.scans
     scans = dict(real_scans(options.more, options.cache))
     links({name: print_of(volume) for name, volume in list(scans.items())[:3]})
     result = {"machine": platform.processor(), "scans": list(scans), **recall(scans)}

@@ -1,6 +1,6 @@
 """Random crops out of stored volumes: our store against what people use, in one run.
 
-    python benchmarks/loader.py [--quick] [--tuned-malloc] [--out FILE.json]
+    python benchmarks/loader.py [--quick] [--tuned-malloc] [--json FILE.json]
 
 Each reader returns the same crop of HU (checked first). Volumes are made to look like CT: a body
 in air, correlated noise of 15 to 25 HU. Volumes, boxes and the order of readers are random; the
@@ -273,7 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer volumes and rounds")
     parser.add_argument("--tuned-malloc", action="store_true", help="keep the heap, for all")
-    parser.add_argument("--out", type=Path, help="JSON file for the numbers")
+    parser.add_argument("--json", type=Path, help="JSON file for the numbers")
     parser.add_argument("--folder", type=Path, help="where volumes are made (default: temporary)")
     arguments = parser.parse_args()
     if arguments.tuned_malloc and any(os.environ.get(k) != v for k, v in TUNED.items()):
@@ -281,8 +281,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         report = run(Path(folder), quick=arguments.quick)
     print(table(report))
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

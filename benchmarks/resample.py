@@ -82,7 +82,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="each case once")
     options = parser.parse_args()
+    options.repeats = 1 if options.quick else options.repeats
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
     rows = [compare(name, options.repeats) for name in CASES]

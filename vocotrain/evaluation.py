@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vocodata.archives import unpacked
 from vocodata.geometry import Size
 from vocodata.readers import read_labels, read_volume
 from vocotrain.dice import ScanDice, count_overlap, dice_scores
@@ -51,7 +52,10 @@ def evaluate_native(segmenter: Segmenter, scan: Scan) -> ScanDice:
             "labels and label_names to its source, or leave data.sources out."
         )
         raise LabelsError(msg)
-    volume, labels = read_volume(scan.image), read_labels(scan.labels)
+    with unpacked(scan) as loose:
+        assert loose.labels is not None
+        volume = read_volume(loose.image, files=loose.files)
+        labels = read_labels(loose.labels)
     if labels.shape_XYZ != volume.shape_XYZ or not _same_place(volume.affine, labels.affine):
         msg = (
             f"Labels of scan '{scan.id}' are {labels!r}, the scan is {volume!r}; expected the same "

@@ -20,6 +20,7 @@ from vocotrain.divergence import DivergenceGuard
 from vocotrain.environment import environment
 from vocotrain.finetune_config import FinetuneConfig, load_finetune_config
 from vocotrain.lesson import Lesson, all_sites, bill_of, look_up_lesson, with_size
+from vocotrain.memory import keep_freed_memory
 from vocotrain.metrics import MetricsLog, StepClock
 from vocotrain.models.swin_unetr import SwinUNETR
 from vocotrain.progress import OnEvent, ProgressEvent, Value
@@ -158,6 +159,8 @@ def opened_finetune(
         stack.enter_context(locked(out))
         if config.threads is not None:
             torch.set_num_threads(config.threads)
+        if kind == "cpu":
+            keep_freed_memory()
         device = torch.device(kind)
         run = _assembled(config, lesson, device, precision, resume=resume, on_event=on_event)
         stack.enter_context(run.stop)

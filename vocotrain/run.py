@@ -18,6 +18,7 @@ from vocotrain.device import Precision, chosen_precision, device_kind
 from vocotrain.distributed import World, joined_world
 from vocotrain.divergence import DivergenceGuard
 from vocotrain.environment import environment
+from vocotrain.memory import keep_freed_memory
 from vocotrain.metrics import MetricsLog, StepClock, TermMeans
 from vocotrain.monitor import Monitor, make_monitor
 from vocotrain.objective import VoCo
@@ -145,6 +146,8 @@ def opened_run(config: PretrainConfig, *, resume: bool, on_event: OnEvent) -> It
         world.wait()
         if config.threads is not None:
             torch.set_num_threads(config.threads)
+        if kind == "cpu":
+            keep_freed_memory()
         run = _assembled(config, data, world, device, precision, resume=resume, on_event=on_event)
         stack.enter_context(run.stop)
         stack.callback(run.batches.close)
