@@ -187,7 +187,6 @@ def _assembled(
 ) -> FinetuneRun:
     out = Path(config.out)
     plan, seed = lesson.plan, config.train.seed
-    sites = all_sites(lesson.store, lesson.split, seed=seed)
     model = _build_model(config, lesson)
 
     def warn(message: str) -> None:
@@ -195,6 +194,7 @@ def _assembled(
 
     found = load_newest(out / CHECKPOINTS_NAME, on_damaged=warn) if resume else None
     share = found.state["weights_share"] if found else _start_from_weights(config, model, out)
+    sites = all_sites(lesson.store, lesson.split, seed=seed)
     model = model.to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=plan.lr, weight_decay=plan.weight_decay, fused=True
