@@ -54,7 +54,14 @@ def config(sources, out, *sets):
 
 
 def test_dice_is_measured_on_the_grids_of_store_and_scan(sources, tmp_path):
-    words = (f"data.sources={sources / 'manifest.yaml'}", "train.steps=25", "optim.lr=1e-2")
+    words = (
+        f"data.sources={sources / 'manifest.yaml'}",
+        "train.steps=40",
+        "optim.lr=1e-2",
+        "task.crops_per_volume=3",
+        "task.pos_neg=[3,1]",
+        "task.balance_classes=true",
+    )
     report = finetune(config(sources, tmp_path / "run", *words))
     (on_store,), (on_native,) = report.dice_store_grid, report.dice_native
     assert on_store.scan == on_native.scan == "organs/1"
