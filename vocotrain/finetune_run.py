@@ -41,7 +41,7 @@ from vocotrain.stop_signal import StopSignal
 from vocotrain.weights import load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
     from torch import Tensor
 
@@ -104,7 +104,7 @@ class FinetuneRun:
     model: SwinUNETR
     optimizer: torch.optim.AdamW
     scaler: torch.amp.GradScaler
-    batches: Iterator[CropBatch]
+    batches: Generator[CropBatch, None, None]
     metrics: MetricsLog
     clock: StepClock
     guard: DivergenceGuard
@@ -165,6 +165,7 @@ def opened_finetune(
         run = _assembled(config, lesson, device, precision, resume=resume, on_event=on_event)
         stack.enter_context(run.stop)
         stack.callback(run.metrics.close)
+        stack.callback(run.batches.close)
         run.tell(
             "start",
             device=str(device),

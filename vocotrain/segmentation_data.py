@@ -25,7 +25,7 @@ from vocotrain.errors import ScanReadError
 from vocotrain.labelled_scans import to_classes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -217,7 +217,7 @@ class CropSource:
         ]
         return read_crops(self.store, plans, self.settings)
 
-    def batches(self, first: int, stop: int, *, workers: int) -> Iterator[CropBatch]:
+    def batches(self, first: int, stop: int, *, workers: int) -> Generator[CropBatch, None, None]:
         """The crops of steps first..stop in order, read ahead by threads (decoding frees the GIL).
 
         Args:
