@@ -62,6 +62,14 @@ class World:
             dist.barrier(group=self.control)
 
 
+def is_writer_process() -> bool:
+    """Whether this process is the one that writes and speaks, asked before or after the run.
+
+    While a run is open `World.is_writer` says the same; torchrun's variables outlive the run.
+    """
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 @contextmanager
 def joined_world(device: str) -> Iterator[World]:
     """Join the other processes for as long as the block lasts.

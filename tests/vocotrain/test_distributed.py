@@ -12,18 +12,12 @@ from torch import nn
 from tests.training_store import SHAPES, small_run, write_store
 from vocotrain.config import config_yaml, load_config
 from vocotrain.data import FieldSource
-from vocotrain.distributed import World
+from vocotrain.distributed import World, is_writer_process
 from vocotrain.run import build_objective, build_optimizer
 from vocotrain.training_data import look_up_data
 
 SETS = ("train.batch_size=4", "train.steps=2", "train.log_every=1", "optim.warmup_steps=0")
-TRAIN = """
-import sys
-from pathlib import Path
-from vocotrain.config import load_config
-from vocotrain.pretraining import pretrain
-pretrain(load_config(Path(sys.argv[1])))
-"""
+TRAIN = "from vococli.main import main; main()"
 
 
 def test_alone_is_a_world_of_one():
@@ -32,6 +26,14 @@ def test_alone_is_a_world_of_one():
     assert world.largest(3) == 3
     assert world.mean(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
     world.wait()
+
+
+@pytest.mark.parametrize(("rank", "writes"), [(None, True), ("0", True), ("3", False)])
+def test_one_process_speaks_for_all(rank, writes, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    assert is_writer_process() is writes
 
 
 def free_port():
@@ -45,16 +47,20 @@ def run_processes(recipe, world):
     shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", TRAIN, str(recipe)],
+            [sys.executable, "-c", TRAIN, "train", "pretrain", "--recipe", str(recipe), "--json"],
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(world)
     ]
+    results = []
     for process in processes:
-        _, told = process.communicate(timeout=240)
+        result, told = process.communicate(timeout=240)
         assert process.returncode == 0, told
+        results.append(result)
+    return results
 
 
 def in_one_process(config):
@@ -87,7 +93,9 @@ def test_two_processes_average_the_gradients_of_their_shares(tmp_path):
     config = small_run(store, tmp_path / "run", *SETS, "train.eval_every=2")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(config_yaml(config))
-    run_processes(recipe, world=2)
+    first, second = run_processes(recipe, world=2)
+    assert json.loads(first)["report"] == str(tmp_path / "run/report.html")
+    assert second == "", "only the first process reports"
     expected, losses = in_one_process(load_config(recipe))
     got = load_file(tmp_path / "run/checkpoints/final/encoder.safetensors")
     for name, value in expected.items():

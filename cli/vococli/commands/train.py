@@ -38,6 +38,7 @@ def pretrain(
 ) -> None:
     """Train an encoder on unlabelled scans."""
     from vocotrain.config import load_config
+    from vocotrain.distributed import is_writer_process
     from vocotrain.pretraining import pretrain as pretrain_encoder
     from vocotrain.report import summary, write_report
 
@@ -47,6 +48,8 @@ def pretrain(
             _recipe(resume, recipe, given), sets or [], values=_values(resume, given)
         )
         pretrain_encoder(config, resume=resume is not None, on_event=progress.train)
+    if not is_writer_process():  # under torchrun one process reports for all
+        return
     report = write_report(config.out)
     facts = {**summary(config.out), "report": report}
     if as_json:
