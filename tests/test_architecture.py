@@ -98,7 +98,10 @@ def test_a_package_with_one_door_is_imported_there_only(package: str) -> None:
 
 def test_triton_is_imported_by_kernel_files_only() -> None:
     users = {_relative(p) for p in _sources("vocokernels") if "triton" in set(_imports(p))}
-    assert {user for user in users if not user.endswith("/kernel.py")} == set()
+    # the static check compiles for a GPU that is not there; it imports triton inside a function
+    checker = "kernels/vocokernels/static_gpu.py"
+    assert {user for user in users if not user.endswith("/kernel.py")} <= {checker}
+    assert "triton" not in set(_imports(ROOT / checker, top_level_only=True))
 
 
 def test_the_command_line_imports_our_rooms_inside_functions_only() -> None:
