@@ -113,11 +113,14 @@ class Header:
         shape_XYZ: Voxels along x, y, z as stored.
         affine: (4, 4) float64, voxel index -> RAS mm.
         dtype: Kind of the stored voxels, before any rescaling.
+        tilt_degrees: How far the file's slices leaned before they were put straight; 0 if they
+            were straight.
     """
 
     shape_XYZ: Size  # noqa: N815 (shape letters)
     affine: Affine
     dtype: np.dtype[Any]
+    tilt_degrees: float = 0.0
 
     @property
     def spacing_mm(self) -> Spacing:

@@ -25,7 +25,7 @@ from vocodata.errors import (
 )
 from vocodata.fingerprint import fingerprint, voxel_digest
 from vocodata.foreground import crop, foreground_box
-from vocodata.geometry import Box, Size, Spacing, Volume, orient_ras, shear_degrees
+from vocodata.geometry import Box, Size, Spacing, Volume, orient_ras
 from vocodata.quality import CHECKS, failed_checks, measure, policy_of
 from vocodata.readers import read_header, read_labels, read_volume
 from vocodata.resampling import grid_after, resample, resize
@@ -47,7 +47,6 @@ MIN_SIDE_VOX = 8
 """Fewer voxels than this along an axis of the stored grid are no volume to learn from."""
 MAX_VOXELS = 2**31
 """Of the file and of the stored grid: 2048 x 2048 x 512."""
-MAX_SHEAR_DEGREES = 0.5
 MIN_HU_RANGE = 100.0
 """Air, fat and soft tissue span more; a scan scaled to 0..1 spans less."""
 MAX_CLIPPED_SHARE = 0.001
@@ -93,13 +92,13 @@ class ProcessedScan:
         field: int16 HU, the crop squeezed to the preset's `squeeze_vox`, or None.
         stats: Of `hu`.
         fingerprint: Small text that stays alike for near-duplicates (vocodata/fingerprint.py).
-        source_shape_XYZ: Voxels of the file along its RAS-ordered axes.
+        source_shape_XYZ: Voxels of the file, put straight, along its RAS-ordered axes.
         source_spacing_mm: Spacing of the file along its RAS-ordered axes, mm.
         source_digest: Hex SHA-256 of the file's voxels in RAS order, whatever file held them.
-        flags: Short words on what a reader should know: `rounded_hu` (the file's HU were not
-            whole), `clipped_hu` (some did not fit int16), and the checks of vocodata/quality.py
-            that the file does not pass.
-        quality: What those checks measured.
+        flags: Short words on what a reader should know: `straightened` (slices leaned, as from a
+            tilted gantry), `rounded_hu` (HU were not whole), `clipped_hu` (some did not fit
+            int16), and the checks of vocodata/quality.py that the file does not pass.
+        quality: What those checks measured, and `tilt_degrees` of a straightened scan.
     """
 
     hu: Volume
@@ -145,7 +144,8 @@ def process_scan(scan: Scan, preset: Preset, *, scratch: Path | None = None) -> 
 
 
 def _process(scan: Scan, preset: Preset) -> ProcessedScan:
-    _refuse_implausible_grid(read_header(scan.image, files=scan.files), preset)
+    header = read_header(scan.image, files=scan.files)
+    _refuse_implausible_grid(header, preset)
     source = orient_ras(read_volume(scan.image, files=scan.files))
     _refuse_implausible_values(source)
     census = take_census(source)
@@ -163,7 +163,13 @@ def _process(scan: Scan, preset: Preset) -> ProcessedScan:
     if scan.labels is not None:
         on_grid = _labels_on(scan, source_shape, source_affine)
         labels = crop(resample(on_grid, preset.spacing_mm, interpolation="nearest"), box)
-    changed = {"rounded_hu": not is_whole, "clipped_hu": clipped > 0}
+    changed = {
+        "straightened": header.tilt_degrees > 0,
+        "rounded_hu": not is_whole,
+        "clipped_hu": clipped > 0,
+    }
+    if header.tilt_degrees:
+        quality |= {"tilt_degrees": round(header.tilt_degrees, 2)}
     return ProcessedScan(
         hu=hu,
         labels=labels,
@@ -210,13 +216,6 @@ def _refuse_implausible_grid(header: Header, preset: Preset) -> None:
                 "Repair the header, or leave the scan out."
             )
             raise GeometryError(msg, code="implausible_spacing")
-    shear = shear_degrees(header.affine)
-    if shear > MAX_SHEAR_DEGREES:
-        msg = (
-            f"The voxel axes are {shear:.1f} degrees off a right angle; expected at most "
-            f"{MAX_SHEAR_DEGREES:g}. Straighten the scan first (tilted gantry?), or leave it out."
-        )
-        raise GeometryError(msg, code="sheared_grid")
     grid = grid_after(header.shape_XYZ, header.affine, preset.spacing_mm)
     for what, size in (("file", header.shape_XYZ), (f"grid of preset '{preset.name}'", grid)):
         if int(np.prod(size, dtype=np.int64)) > MAX_VOXELS:

@@ -1,4 +1,4 @@
-"""Compiled inner loops of resampling.py: one thread each, the interpreter lock released.
+"""Compiled inner loops of resampling.py and straightening.py: one thread, without Python's lock.
 
     row[i]    = the four source rows around (k, j), blended by their weights     (read forwards)
     out[k,j,i] = row[lower_i] * (1 - w_i) + row[upper_i] * w_i, int16: floor(. + 0.5)
@@ -122,3 +122,33 @@ def filter_rows(
                 for m in range(row.size):
                     out[o, m] += weight * row[m]
     return out
+
+
+@compiled
+def shift_slices(
+    source_KJI: NDArray[Any],
+    shift_K2: NDArray[np.float64],
+    is_whole: bool,  # noqa: FBT001 (compiled code takes no keywords)
+    out_KJI: NDArray[Any],
+) -> None:
+    """Bilinear within each slice; a voxel without four neighbours in its slice is left as it is."""
+    one, half = np.float32(1), np.float32(0.5)
+    slices, rows, width = source_KJI.shape
+    row = np.empty(width + 1, np.float32)
+    for k in range(slices):
+        down, right = np.floor(shift_K2[k, 0]), np.floor(shift_K2[k, 1])
+        v, u = np.float32(shift_K2[k, 0] - down), np.float32(shift_K2[k, 1] - right)
+        first_j, first_i = max(0, -int(down)), max(0, -int(right))
+        # The last voxel is reached only without a part of the next one.
+        stop_j = min(out_KJI.shape[1], rows - int(down) - (v > 0))
+        stop_i = min(out_KJI.shape[2], width - int(right) - (u > 0))
+        for j in range(first_j, stop_j):
+            at = j + int(down)
+            above, below = source_KJI[k, at], source_KJI[k, min(at + 1, rows - 1)]
+            for i in range(width):
+                row[i] = (one - v) * np.float32(above[i]) + v * np.float32(below[i])
+            row[width] = row[width - 1]
+            line = out_KJI[k, j]
+            for i in range(first_i, stop_i):
+                value = (one - u) * row[i + int(right)] + u * row[i + int(right) + 1]
+                line[i] = np.floor(value + half) if is_whole else value

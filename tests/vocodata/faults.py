@@ -310,9 +310,16 @@ def spacing_of_a_metre(path):
 
 
 @fault(FILES, "sheared_grid")
-def sheared(path):
+def sheared_every_way(path):
     affine = AFFINE.copy()
-    affine[0, 2] = 0.5
+    affine[0, 1] = affine[0, 2] = affine[1, 2] = 0.5
+    put_gz(path, nifti(affine=affine))
+
+
+@fault(FILES, "sheared_grid")
+def stack_beyond_any_gantry(path):
+    affine = AFFINE.copy()
+    affine[1, 2] = 2
     put_gz(path, nifti(affine=affine))
 
 
@@ -396,8 +403,18 @@ def gaps_that_differ(path):
 
 
 @fault(SERIES, "gantry_tilt", "")
-def tilted_gantry(path):
-    series(path, positions_mm=places(range(20), [0.3 * n for n in range(20)]))
+def tilted_beyond_any_gantry(path):
+    series(path, positions_mm=places(range(20), [0.9 * n for n in range(20)]))
+
+
+@fault(SERIES, "gantry_tilt", "")
+def tilt_that_positions_do_not_show(path):
+    series(path, change=lambda _: {"GantryDetectorTilt": 20})
+
+
+@fault(SERIES, "shifted_slices", "")
+def slice_beside_the_others(path):
+    series(path, positions_mm=places(range(20), [20 + 3 * (n == 7) for n in range(20)]))
 
 
 @fault(SERIES, "single_slice", "")

@@ -9,7 +9,7 @@ from tests.strategies import ORIENTATIONS, affine_of
 from tests.vocodata.dicom_series import write_series
 from vocodata.discover import Scan
 from vocodata.errors import VocoDataError
-from vocodata.geometry import Size, Spacing, Volume
+from vocodata.geometry import Size, Spacing, Volume, shear_degrees
 from vocodata.ingest import process_scan, scan_stats
 from vocodata.presets import Preset
 from vocodata.quality import QualityLimits
@@ -194,8 +194,23 @@ def test_an_impossible_spacing_is_refused(tmp_path, length):
 
 def test_a_sheared_grid_is_refused(tmp_path):
     affine = np.diag([1.5, 1.5, 2.5, 1])
-    affine[1, 2] = 0.4
-    refused(scan(tmp_path, affine=affine), "9.1 degrees off", "sheared_grid")
+    affine[1, 2] = affine[0, 1] = affine[0, 2] = 0.4
+    refused(scan(tmp_path, affine=affine), "no two of them form straight slices", "sheared_grid")
+
+
+def test_a_leaning_stack_is_stored_straight_with_its_labels_and_says_so(tmp_path):
+    affine = AFFINE.copy()
+    affine[1, 2] = STEP_MM[2] * np.tan(np.radians(14))
+    hu = np.where(LABELS > 0, HU, -1000).astype(np.int16)
+    done = process_scan(scan(tmp_path, hu, labels=LABELS, affine=affine), PRESET)
+    assert done.flags[0] == "straightened"
+    assert done.quality["tilt_degrees"] == 14
+    assert np.abs(shear_degrees(done.hu.affine)) < 1e-6
+    assert done.hu.data_XYZ[done.labels.data_XYZ == 2].mean() > 700
+    assert done.hu.data_XYZ[done.labels.data_XYZ == 0].mean() < -700
+    straight = process_scan(scan(tmp_path), PRESET)
+    assert "straightened" not in straight.flags
+    assert "tilt_degrees" not in straight.quality
 
 
 def test_too_few_slices_are_refused(tmp_path):

@@ -1,6 +1,8 @@
 """Files to volumes: the only place that knows formats.
 
-The libraries of a format are imported when the first file of that format is read.
+The libraries of a format are imported when the first file of that format is read. Whatever the
+format, slices that a tilted gantry stacked at an angle are put straight here, at the one door, so
+that nobody behind it sees a grid without right angles (vocodata/straightening.py).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from vocodata.errors import UnreadableScanError
+from vocodata.straightening import straight_header, straightened
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -36,8 +39,8 @@ def read_volume(path: str | PathLike[str], *, files: tuple[str, ...] = ()) -> Vo
         files: Of a folder, the names of the series' files; all DICOM images if empty.
 
     Returns:
-        Axes as the file has them (see `orient_ras`); int16 where HU are whole and fit, else
-        float32.
+        Axes as the file has them (see `orient_ras`), at right angles; int16 where HU are whole and
+        fit, else float32.
 
     Raises:
         UnreadableScanError: The bytes cannot be read as one volume; `code` says why.
@@ -45,7 +48,7 @@ def read_volume(path: str | PathLike[str], *, files: tuple[str, ...] = ()) -> Vo
         ImplausibleScanError: Not CT, a localizer, or voxels that are NaN.
     """
     volume: Volume = _reader(Path(path)).read_volume(Path(path), **_only(files))
-    return volume
+    return straightened(volume)
 
 
 def read_labels(path: str | PathLike[str]) -> Volume:
@@ -63,11 +66,11 @@ def read_labels(path: str | PathLike[str]) -> Volume:
         msg = f"{Path(path).name} is a folder; expected labels as a NIfTI, MHA, MHD or NRRD file."
         raise UnreadableScanError(msg, code="labels_unreadable")
     labels: Volume = _reader(Path(path)).read_labels(Path(path))
-    return labels
+    return straightened(labels, is_labels=True)
 
 
 def read_header(path: str | PathLike[str], *, files: tuple[str, ...] = ()) -> Header:
-    """Size and place of one scan, no voxels read; for planning.
+    """Size and place of the volume that `read_volume` gives, no voxels read; for planning.
 
     Args:
         path: As for `read_volume`.
@@ -79,7 +82,7 @@ def read_header(path: str | PathLike[str], *, files: tuple[str, ...] = ()) -> He
         ImplausibleScanError: As `read_volume`.
     """
     header: Header = _reader(Path(path)).read_header(Path(path), **_only(files))
-    return header
+    return straight_header(header)
 
 
 def dicom_series(start: IO[bytes] | bytes) -> str | None:

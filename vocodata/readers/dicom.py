@@ -3,8 +3,9 @@
 Slices are put in order by their position along the slice normal. Positions are the truth:
 SliceThickness and SpacingBetweenSlices are not looked at, file names and instance numbers neither.
 What does not add up to one regular grid is refused with its own reason; nothing is guessed, filled
-in or averaged. Files that are no DICOM image (a DICOMDIR, contours, reports, text) are passed over.
-The frames of an enhanced (multi-frame) CT are slices like others.
+in or averaged. A stack that leans as a whole (a tilted gantry) keeps its leaning affine here; the
+door of this package puts it straight. Files that are no DICOM image (a DICOMDIR, contours, reports,
+text) are passed over. The frames of an enhanced (multi-frame) CT are slices like others.
 
 Shape letters: X Y Z voxels; x along a row, y down a column, z along the slice normal.
 """
@@ -21,6 +22,7 @@ from vocodata.geometry import Header, Size, Volume, checked_affine
 from vocodata.readers.dicom_headers import MAGIC, MAGIC_AT, Slice, read_dataset, read_slices
 from vocodata.readers.dicom_headers import series_of as series_of
 from vocodata.readers.hounsfield import as_hu
+from vocodata.straightening import MAX_TILT_DEGREES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +33,10 @@ if TYPE_CHECKING:
     from vocodata.geometry import Affine
 
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
-_TILT_LIMIT_DEGREES = 0.3
+TILT_TAG_TOLERANCE_DEGREES = 1.5
+"""Between what a header says of the gantry and what its positions do; tags are whole degrees."""
+# A slice may lie this many pixels beside the line of the others.
+_BESIDE_LIMIT_VOX = 0.25
 _ORIENTATION_TOLERANCE = 1e-4
 # A slice may be this share of a gap away from its place on an even grid (positions are rounded).
 _UNEVEN_LIMIT = 0.05
@@ -108,6 +113,7 @@ def _ordered(slices: list[Slice], folder: Path) -> list[Slice]:
     normal = _normal(slices[0])
     ordered = sorted(slices, key=lambda part: float(part.position_mm @ normal))
     _refuse_irregular([float(part.position_mm @ normal) for part in ordered], folder)
+    _refuse_shifted(ordered, folder)
     _refuse_tilt(ordered, normal, folder)
     return ordered
 
@@ -156,17 +162,51 @@ def _refuse_irregular(along_mm: list[float], folder: Path) -> None:
         raise GeometryError(msg, code="uneven_slices")
 
 
-def _refuse_tilt(ordered: list[Slice], normal: NDArray[np.float64], folder: Path) -> None:
-    stack = ordered[-1].position_mm - ordered[0].position_mm
-    along = float(stack @ normal)
-    across = float(np.linalg.norm(stack - along * normal))
-    tilt_degrees = float(np.degrees(np.arctan2(across, along)))
-    if tilt_degrees > _TILT_LIMIT_DEGREES:
+def _refuse_shifted(ordered: list[Slice], folder: Path) -> None:
+    """Slices lie in one line, which may lean; a slice beside it has another place than it says."""
+    first, last = ordered[0].position_mm, ordered[-1].position_mm
+    along = (last - first) / np.linalg.norm(last - first)
+    from_first = np.array([part.position_mm for part in ordered]) - first
+    beside_mm = np.linalg.norm(from_first - (from_first @ along)[:, None] * along, axis=1)
+    limit_mm = _BESIDE_LIMIT_VOX * min(ordered[0].spacing_mm)
+    if beside_mm.max() > limit_mm:
         msg = (
-            f"Slices in {folder.name} are stacked at {tilt_degrees:.2f} degrees to their normal "
-            "(tilted gantry); expected 0. Straighten the series first, or leave it out."
+            f"{ordered[int(beside_mm.argmax())].path.name} in {folder.name} lies "
+            f"{beside_mm.max():.2f} mm beside the line of the other slices; expected at most "
+            f"{limit_mm:.2f} mm. Is it of another series? Repair the series, or leave it out."
+        )
+        raise GeometryError(msg, code="shifted_slices")
+
+
+def _refuse_tilt(ordered: list[Slice], normal: NDArray[np.float64], folder: Path) -> None:
+    """A stack that leans is put straight later; not one that no gantry made, or a contradiction."""
+    stack = ordered[-1].position_mm - ordered[0].position_mm
+    lean_degrees = float(_degrees(stack / np.linalg.norm(stack), normal))
+    if lean_degrees > MAX_TILT_DEGREES:
+        msg = (
+            f"Slices in {folder.name} are stacked at {lean_degrees:.2f} degrees to their normal; "
+            f"expected at most {MAX_TILT_DEGREES:g} (tilted gantry). Repair the positions, or "
+            "leave the series out."
         )
         raise GeometryError(msg, code="gantry_tilt")
+    # A tilted slice is seen in the positions, or in slices that are oblique and stacked straight.
+    seen = (lean_degrees, _degrees(normal, np.array([0.0, 0.0, 1.0])))
+    for part in ordered:
+        said = abs(part.tilt_degrees or 0.0)
+        if said > TILT_TAG_TOLERANCE_DEGREES and not any(
+            abs(said - each) <= TILT_TAG_TOLERANCE_DEGREES for each in seen
+        ):
+            msg = (
+                f"{part.path.name} says that the gantry was tilted by {said:g} degrees; slices in "
+                f"{folder.name} are stacked at {lean_degrees:.2f} degrees to their normal. Which "
+                "is true cannot be told; leave the series out."
+            )
+            raise GeometryError(msg, code="gantry_tilt")
+
+
+def _degrees(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Angle between two lines, whichever way they run."""
+    return float(np.degrees(np.arccos(min(1.0, abs(float(one @ other))))))
 
 
 def _normal(part: Slice) -> NDArray[np.float64]:

@@ -32,7 +32,8 @@ _TAGS = [
     "SOPClassUID", "SeriesInstanceUID", "Modality", "ImageType", "Rows", "Columns",
     "NumberOfFrames", "SamplesPerPixel", "PixelSpacing", "ImageOrientationPatient",
     "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "RescaleType", "BitsAllocated",
-    "PixelRepresentation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "PixelRepresentation", "GantryDetectorTilt", "CTAcquisitionDetailsSequence",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 # Of an enhanced CT: which group of a frame holds what a classic slice says at its top.
 _GROUPS = {
@@ -42,6 +43,7 @@ _GROUPS = {
     "RescaleSlope": "PixelValueTransformationSequence",
     "RescaleIntercept": "PixelValueTransformationSequence",
     "RescaleType": "PixelValueTransformationSequence",
+    "GantryDetectorTilt": "CTAcquisitionDetailsSequence",
 }
 _HU_TYPES = {"", "HU", "US", "HU_MOD"}
 _DAMAGE = (
@@ -65,6 +67,7 @@ class Slice:
         position_mm: Centre of the first pixel.
         slope: HU per stored step.
         intercept: HU of a stored 0.
+        tilt_degrees: What the header says of the gantry; None if it says nothing.
     """
 
     path: Path
@@ -77,6 +80,7 @@ class Slice:
     position_mm: NDArray[np.float64]
     slope: float
     intercept: float
+    tilt_degrees: float | None = None
 
 
 def series_of(file: IO[bytes] | bytes) -> str | None:
@@ -196,6 +200,7 @@ def _slice(path: Path, frame: int | None, dataset: Any, holder: Callable[[str], 
             position_mm=np.array(_numbers(holder, "ImagePositionPatient", 3)),
             slope=_numbers(holder, "RescaleSlope", 1)[0],
             intercept=_numbers(holder, "RescaleIntercept", 1)[0],
+            tilt_degrees=_number_or_none(holder, "GantryDetectorTilt"),
         )
     except (*VALUE_FAULTS, ValueError) as error:
         msg = f"{path.name}: {error}; a CT slice needs it. Repair the series, or leave it out."
@@ -212,6 +217,11 @@ def _refuse_not_ct(path: Path, dataset: Any) -> None:  # noqa: ANN401 (pydicom)
     if "LOCALIZER" in [str(word).upper() for word in words]:
         msg = f"{path.name} is a localizer (scout) image; expected axial slices. Leave it out."
         raise ImplausibleScanError(msg, code="localizer")
+
+
+def _number_or_none(holder: Callable[[str], Any], keyword: str) -> float | None:
+    held = holder(keyword).get(keyword)
+    return None if held in (None, "") else float(held)
 
 
 def _numbers(holder: Callable[[str], Any], keyword: str, count: int) -> tuple[float, ...]:

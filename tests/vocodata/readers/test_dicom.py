@@ -157,10 +157,12 @@ def test_positions_rounded_to_a_tenth_are_even_enough(tmp_path):
     assert read_volume(rounded).spacing_mm.z == pytest.approx(3.33, abs=0.02)
 
 
-def test_a_tilted_gantry_is_refused(tmp_path):
-    positions = [(0, 0.2 * z, 2.5 * z) for z in range(8)]
+@pytest.mark.parametrize("beside", [(2, 0), (0, -0.4)])
+def test_a_slice_beside_the_others_is_refused(tmp_path, beside):
+    positions = [(beside[0] * (z == 4), beside[1] * (z == 4), 2.5 * z) for z in range(8)]
     folder = write_series(tmp_path / "s", positions_mm=positions)
-    refused(folder, GeometryError, r"4\.57 degrees", "gantry_tilt")
+    words = f"0004.dcm in s lies {max(map(abs, beside)):.2f} mm beside the line"
+    refused(folder, GeometryError, words, "shifted_slices")
 
 
 def test_one_slice_is_refused(tmp_path):

@@ -79,9 +79,14 @@ def with_axes(path, matrix):
     return path
 
 
-def test_sheared_axes_are_read_as_they_are(tmp_path):
+def test_axes_that_lean_beyond_any_gantry_are_refused(tmp_path):
     path = with_axes(tmp_path / "a.mha", b"1 0 0 0 1 0 0 0.6 0.8")
-    assert read_volume(path).affine[:3, 2] == pytest.approx((0, -0.6 * 2.5, 0.8 * 2.5))
+    refused(path, GeometryError, r"36\.9 degrees to their normal", "sheared_grid")
+
+
+def test_leaning_axes_are_put_straight(tmp_path):
+    path = with_axes(tmp_path / "a.mha", b"1 0 0 0 1 0 0 0.28 0.96")
+    assert read_volume(path).affine[:3, 2] == pytest.approx((0, 0, 0.96 * 2.5))
 
 
 def test_axes_in_one_plane_are_refused(tmp_path):

@@ -137,12 +137,6 @@ def test_metres_become_millimetres(tmp_path):
     assert read_volume(patched(path, 123, "B", 1)).spacing_mm == pytest.approx((1, 1, 2))
 
 
-def test_a_sheared_grid_is_read_as_it_is(tmp_path):
-    affine = np.eye(4)
-    affine[1, 2] = 0.3
-    assert read_volume(save(tmp_path / "a.nii.gz", affine=affine)).affine == pytest.approx(affine)
-
-
 def test_an_affine_of_nan_is_refused(tmp_path):
     path = patched(save(tmp_path / "a.nii"), 280, "<f", np.nan)
     refused(path, GeometryError, "4x4 finite numbers", "bad_affine")
