@@ -33,6 +33,18 @@ FLAGS = {
     "data dedup": ["STORE", "--keep", "--exclude", "--json"],
     "data leak-check": ["STORE", "--against", "--exclude", "--json"],
     "data verify": ["STORE", "--deep", "--json"],
+    "bench kernels": [
+        "--size",
+        "--crop",
+        "--stage",
+        "--maps",
+        "--device",
+        "--precision",
+        "--repeats",
+        "--compile",
+        "--quick",
+        "--json",
+    ],
     "train pretrain": ["--size", "--data", "--out", "--recipe", "--set", "--resume", "--json"],
     "train finetune": [
         "--from",
@@ -71,7 +83,7 @@ def test_commands_and_flags_are_those_of_the_list():
     assert commands() == FLAGS
 
 
-@pytest.mark.parametrize("command", ["", *sorted(FLAGS), "data", "train"])
+@pytest.mark.parametrize("command", ["", *sorted(FLAGS), "bench", "data", "train"])
 def test_every_command_has_help(command, capsys):
     assert main([*command.split(), "--help"]) == 0
     assert "Usage: voco" in capsys.readouterr().out

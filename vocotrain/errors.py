@@ -12,6 +12,7 @@
     ├── LabelsError (ValueError)                no scan has the labels that the task needs
     ├── ScanReadError (OSError)                 a field of a scan cannot be read from the store
     ├── TrainingDivergedError (ArithmeticError) the loss is not finite
+    ├── BenchmarkSettingsError (ValueError)     a benchmark of something that does not exist
     ├── ModelSizeError (ValueError)             no such size, or a row that cannot be built
     ├── InputShapeError (ValueError)            a batch the model cannot take
     ├── WeightsFileError (ValueError)           a file of weights that cannot be read
@@ -71,6 +72,10 @@ class ScanReadError(VocoTrainError, OSError):
 
 class TrainingDivergedError(VocoTrainError, ArithmeticError):
     """The loss is not finite; the last complete checkpoint is from before."""
+
+
+class BenchmarkSettingsError(VocoTrainError, ValueError):
+    """A benchmark was asked for something that does not exist."""
 
 
 class ModelSizeError(VocoTrainError, ValueError):

@@ -31,6 +31,7 @@ EXIT_CODES: Final[Mapping[str, int]] = {
     "vocodata.errors.SampleUnavailableError": ENVIRONMENT,
     "vocodata.errors.VocoDataError": INPUT_DATA,
     "vocotrain.errors.ConfigError": USAGE,
+    "vocotrain.errors.BenchmarkSettingsError": USAGE,
     "vocotrain.errors.ModelSizeError": USAGE,
     "vocotrain.errors.InputShapeError": USAGE,
     "vocotrain.errors.RunExistsError": USAGE,

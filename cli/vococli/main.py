@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from vococli.commands import curate, data, demo, doctor, info, predict, train
+from vococli.commands import bench, curate, data, demo, doctor, info, predict, train
 from vococli.errors import INTERRUPTED, Terminated, exit_code, sentence
 
 
@@ -38,6 +38,7 @@ app = typer.Typer(
 curate.add_to(data.app)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
+app.add_typer(bench.app, name="bench")
 app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
 app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
 app.command("info", epilog=info.EXAMPLE)(info.info)

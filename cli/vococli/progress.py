@@ -26,6 +26,7 @@ SENTENCES: Final = frozenset({"start", "warning", "stopped"})
 SILENT: Final = frozenset({"checkpoint", "done"})
 # Numbers beside a bar, and what to call them; all numbers are in metrics.jsonl.
 SHOWN: Final = {
+    "now": "now",
     "loss": "loss",
     "position_accuracy": "position accuracy",
     "heldout_position_accuracy": "held-out",

@@ -1,0 +1,48 @@
+"""One thing to time: an operation on given tensors, by several implementations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Peer:
+    """One implementation."""
+
+    name: str
+    run: Callable[[], Tensor] | None
+    """None if it cannot run here."""
+    reason: str = ""
+    """Why it cannot run."""
+    has_backward: bool = True
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one mode of one implementation moves and computes, by count."""
+
+    moved_bytes: float
+    flop: float
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """An operation on given tensors."""
+
+    kernel: str
+    name: str
+    """The case."""
+    peers: Sequence[Peer]
+    """The first is what the others are held against."""
+    wanted: Sequence[Tensor]
+    """What gradients are taken of; empty when there is no way back."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Sizes of the case."""
+    work: Callable[[str], Work | None] = lambda _mode: None
+    """By mode, what the mathematics needs at least; None where nobody counted."""

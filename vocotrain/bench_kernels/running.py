@@ -1,0 +1,177 @@
+"""Check and time one job after another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vocotrain.bench_kernels.attention import attention_job
+from vocotrain.bench_kernels.cases import attention_cases
+from vocotrain.bench_kernels.document import Absence, Document, Row, machine, rows_of, settings_of
+from vocotrain.bench_kernels.limits import Limits, measure_limits
+from vocotrain.bench_kernels.timing import MODES, Clock, Spread, Workload, clock_for, take_turns
+from vocotrain.progress import OnEvent, ProgressEvent, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from vocotrain.bench_kernels.jobs import Job, Peer
+    from vocotrain.bench_kernels.settings import BenchSettings
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""Largest norm of a difference over the norm of the truth, of the output and each gradient."""
+
+Found = tuple[list[Row], list[Absence]]
+
+
+def bench_kernels(settings: BenchSettings, on_event: OnEvent = silent) -> Document:
+    """Time our kernels and their peers.
+
+    Before anything of an implementation is timed, its output and all gradients are compared with
+    those of the first peer in float32; one that differs is reported as wrong and gets no numbers.
+
+    Args:
+        settings: What to time, and where.
+        on_event: Hears of each job before it starts.
+    """
+    clock = clock_for(settings.device)
+    jobs = planned_jobs(settings)
+    on_event(ProgressEvent("bench", 0, len(jobs), {"now": "what the device can do"}))
+    limits = measure_limits(settings.device, settings.dtype, clock)
+    rows: list[Row] = []
+    absent: list[Absence] = []
+    for number, (name, make) in enumerate(jobs):
+        on_event(ProgressEvent("bench", number, len(jobs), {"now": name}))
+        found, missing = run_job(make(), settings, clock, limits)
+        rows += found
+        absent += missing
+    on_event(ProgressEvent("bench", len(jobs), len(jobs), {"now": "done"}))
+    return Document(
+        machine=machine(settings.device),
+        settings=settings_of(settings),
+        limits=limits,
+        rows=tuple(rows),
+        absent=tuple(absent),
+    )
+
+
+def planned_jobs(settings: BenchSettings) -> list[tuple[str, Callable[[], Job]]]:
+    """Names of all jobs, and how to make each; tensors are made when its turn comes."""
+    return [
+        (case.name, partial(attention_job, case, settings))
+        for case in attention_cases(
+            settings.sizes, settings.crops_vox, settings.stages, maps=settings.maps
+        )
+    ]
+
+
+def run_job(job: Job, settings: BenchSettings, clock: Clock, limits: Limits) -> Found:
+    """Check all implementations, then time those that are right."""
+    workloads: dict[str, Workload] = {}
+    errors: dict[str, float] = {}
+    absent = []
+    truth = _truth(job)
+    for peer in job.peers:
+        checked = _check(peer, job, truth, settings)
+        if isinstance(checked, Absence):
+            absent.append(checked)
+        else:
+            workloads[peer.name], errors[peer.name] = checked
+    rows = [
+        row
+        for name, found in take_turns(workloads, clock, settings.repeats).items()
+        for row in rows_of(
+            job.kernel,
+            name,
+            job.name,
+            found,
+            notes={mode: _notes(job, mode, errors[name], found, limits) for mode in MODES},
+            device=settings.device,
+        )
+    ]
+    return rows, absent
+
+
+def _truth(job: Job) -> list[Tensor]:
+    first = job.peers[0].run
+    assert first is not None
+    return _results(first, job)
+
+
+def _results(run: Callable[[], Tensor], job: Job) -> list[Tensor]:
+    """Output and, if there is a way back, the gradients of its sum weighed by fixed numbers."""
+    if not job.wanted:
+        with torch.no_grad():
+            return [run()]
+    out = run()
+    return [out.detach(), *torch.autograd.grad(out, list(job.wanted), _weights(out))]
+
+
+def _weights(out: Tensor) -> Tensor:
+    """Gradient of the output: numbers that differ from place to place, the same at each call."""
+    return torch.linspace(-1, 1, out.numel(), device=out.device).cos().view_as(out).to(out.dtype)
+
+
+def _check(
+    peer: Peer, job: Job, truth: list[Tensor], settings: BenchSettings
+) -> tuple[Workload, float] | Absence:
+    """The peer made ready for the clock and its distance from the truth, or why it is not timed."""
+
+    def absence(reason: str, *, is_wrong: bool = False) -> Absence:
+        return Absence(job.kernel, peer.name, job.name, reason, is_wrong=is_wrong)
+
+    if peer.run is None:
+        return absence(peer.reason)
+    run = _in_precision(peer.run, settings)
+    tried = replace(job, wanted=job.wanted if peer.has_backward else ())
+    try:
+        found = _results(run, tried)
+    except torch.OutOfMemoryError:
+        return absence("out of memory")
+    error = max(_difference(*pair) for pair in zip(found, truth, strict=False))
+    if not error <= TOLERANCE[settings.dtype]:
+        return absence(
+            f"differs from {job.peers[0].name} by {error:.1e} of its norm; expected at most "
+            f"{TOLERANCE[settings.dtype]:.0e}",
+            is_wrong=True,
+        )
+    grad = _weights(found[0]) if tried.wanted else None
+    return Workload(run, tried.wanted, grad), error
+
+
+def _in_precision(run: Callable[[], Tensor], settings: BenchSettings) -> Callable[[], Tensor]:
+    if settings.dtype == torch.float32:
+        return run
+
+    def run_in_half() -> Tensor:
+        with torch.autocast(settings.device.type, settings.dtype):
+            return run()
+
+    return run_in_half
+
+
+def _difference(found: Tensor, truth: Tensor) -> float:
+    """Norm of the difference over that of the truth; not a number if something is not one."""
+    norm = torch.linalg.vector_norm
+    return float(norm(found.double() - truth.double()) / norm(truth.double()).clamp_min(1e-30))
+
+
+def _notes(
+    job: Job, mode: str, error: float, found: Mapping[tuple[str, str], Spread], limits: Limits
+) -> dict[str, Any]:
+    notes = {**job.notes, "difference": error}
+    work = job.work(mode)
+    if work is None or (mode, "speed") not in found:
+        return notes
+    seconds = 1e-3 * found[mode, "speed"].median
+    return {
+        **notes,
+        "needed_bytes": work.moved_bytes,
+        "needed_flop": work.flop,
+        "share_of_copy_speed": work.moved_bytes / seconds / limits.copy_bytes_per_s,
+        "share_of_product_speed": work.flop / seconds / limits.product_flop_per_s,
+    }
