@@ -10,17 +10,19 @@ The pass gives three things that do not depend on what the header says of orient
   however far outside it was clipped.
 - flat and repeated slices, for quality control.
 
-Shape letters: X Y Z voxels in RAS.
+Shape letters: X Y Z voxels in RAS; K J I the same axes from slowest to fastest in memory.
 """
 
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vocodata.resampling_kernels import compiled
+from vocodata.compiling import compiled
+from vocodata.memory_order import in_memory_order
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 MARKS = 24
 """Kept of each axis."""
 MARK_WINDOW_HU = (-100, 200)
+_LOWEST = 32768
 _MIN_TISSUE_SHARE = 0.02
 """Slices with less soft tissue are alike in all scans, and give no mark."""
 
@@ -59,12 +62,13 @@ def take_census(volume: Volume) -> Census:
         volume: HU in RAS as the file has them; parts of HU and values beyond int16 are rounded
             and clipped.
     """
-    data_ZYX = volume.data_XYZ.transpose(2, 1, 0)
-    tally = _tally(data_ZYX, _weights())
-    counts, z_sums, y_sums, x_sums, is_flat = tally
-    axes = [z_sums, y_sums, x_sums]
+    laid = in_memory_order(_as_int16(volume.data_XYZ))
+    counts, *along_kji = _tally(laid.data_KJI, _weights(), *MARK_WINDOW_HU)
+    axes = laid.along_xyz(along_kji)
+    z_sums = axes[2]
+    is_flat = _flat_slices(volume.data_XYZ, z_sums)
     alike = (z_sums[1:] == z_sums[:-1]).all(1) & ~is_flat[1:]
-    area = [data_ZYX.size // count for count in data_ZYX.shape]
+    area = [volume.data_XYZ.size // count for count in volume.shape_XYZ]
     marks = [_marks(sums, voxels) for sums, voxels in zip(axes, area, strict=True)]
     return Census(
         counts=counts,
@@ -73,6 +77,29 @@ def take_census(volume: Volume) -> Census:
         flat_slices=int(is_flat.sum()),
         repeated_slices=int(alike.sum()),
     )
+
+
+def _as_int16(data_XYZ: NDArray[Any]) -> NDArray[np.int16]:
+    """HU to count: int16 as they are, others rounded half up and clipped, laid as they were."""
+    if data_XYZ.dtype == np.int16:
+        return data_XYZ
+    laid = in_memory_order(data_XYZ)
+    whole_KJI = np.empty(laid.data_KJI.shape, np.int16)
+    _round_int16(laid.data_KJI, whole_KJI)
+    forwards = tuple(slice(None, None, -1 if back else 1) for back in laid.backwards)
+    turned: NDArray[np.int16] = whole_KJI.transpose(laid.place)[forwards]
+    return turned
+
+
+def _flat_slices(data_XYZ: NDArray[Any], z_sums: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which axial slices hold one value. Only those that the sums allow for are looked at."""
+    area = data_XYZ.shape[0] * data_XYZ.shape[1]
+    first = _as_int16(data_XYZ[:1, :1])[0, 0].astype(np.int64) + _LOWEST
+    may_be = z_sums[:, 0] == _weights()[first, 0] * np.uint64(area)
+    is_flat = np.zeros_like(may_be)
+    for z in np.flatnonzero(may_be):
+        is_flat[z] = (data_XYZ[:, :, z] == data_XYZ[0, 0, z]).all()
+    return is_flat
 
 
 def _digest(axes: list[NDArray[np.uint64]]) -> str:
@@ -90,52 +117,58 @@ def _marks(sums: NDArray[np.uint64], voxels: int) -> NDArray[np.uint32]:
     return np.pad(found, (0, MARKS - found.size))
 
 
+@cache
 def _weights() -> NDArray[np.uint64]:
-    """(65536, 3) random numbers for each HU: for the digest, for the mark, and whether tissue."""
+    """(65536, 2) random numbers for each HU: for the digest, and for the mark."""
     mixed = np.random.default_rng(2410).integers(0, 2**63, (65536, 2), np.uint64)
-    low, high = (hu + 32768 for hu in MARK_WINDOW_HU)
+    low, high = (hu + _LOWEST for hu in MARK_WINDOW_HU)
     # Whatever lies beyond the window counts as the window's ends do.
-    mark = mixed[np.clip(np.arange(65536), low, high), 1]
-    hu = np.arange(65536)
-    return np.ascontiguousarray(np.stack([mixed[:, 0], mark, (hu > low) & (hu < high)], axis=1))
+    mixed[:, 1] = mixed[np.clip(np.arange(65536), low, high), 1]
+    mixed.flags.writeable = False
+    return mixed
 
 
 @compiled
 def _tally(
-    data_ZYX: NDArray[Any], weights: NDArray[np.uint64]
-) -> tuple[
-    NDArray[np.int64],
-    NDArray[np.uint64],
-    NDArray[np.uint64],
-    NDArray[np.uint64],
-    NDArray[np.bool_],
-]:
-    nz, ny, nx = data_ZYX.shape
+    data_KJI: NDArray[np.int16], weights: NDArray[np.uint64], low: int, high: int
+) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
+    """Counts of HU; of each slice along each axis both sums and the voxels inside low..high."""
+    nk, nj, ni = data_KJI.shape
     counts = np.zeros(65536, np.int64)
-    z_sums = np.zeros((nz, 3), np.uint64)
-    y_sums = np.zeros((ny, 3), np.uint64)
-    x_sums = np.zeros((nx, 3), np.uint64)
-    is_flat = np.ones(nz, np.bool_)
-    for z in range(nz):
-        first = data_ZYX[z, 0, 0]
-        for y in range(ny):
-            a, b, c = np.uint64(0), np.uint64(0), np.uint64(0)
-            for x in range(nx):
-                value = data_ZYX[z, y, x]
-                if value != first:
-                    is_flat[z] = False
-                at = np.int64(np.floor(min(max(value, -32768), 32767) + 0.5)) + 32768
+    k_sums = np.zeros((nk, 3), np.uint64)
+    j_sums = np.zeros((nj, 3), np.uint64)
+    i_sums = np.zeros((ni, 3), np.uint64)
+    # Narrow and side by side, so that the loop over them is vectorised.
+    tissue_I = np.zeros(ni, np.uint32)
+    for k in range(nk):
+        for j in range(nj):
+            row = data_KJI[k, j]
+            a, b = np.uint64(0), np.uint64(0)
+            for i in range(ni):
+                at = np.int64(row[i]) + 32768
                 counts[at] += 1
-                a += weights[at, 0]
-                b += weights[at, 1]
-                c += weights[at, 2]
-                x_sums[x, 0] += weights[at, 0]
-                x_sums[x, 1] += weights[at, 1]
-                x_sums[x, 2] += weights[at, 2]
-            y_sums[y, 0] += a
-            y_sums[y, 1] += b
-            y_sums[y, 2] += c
-            z_sums[z, 0] += a
-            z_sums[z, 1] += b
-            z_sums[z, 2] += c
-    return counts, z_sums, y_sums, x_sums, is_flat
+                p, q = weights[at, 0], weights[at, 1]
+                a += p
+                b += q
+                i_sums[i, 0] += p
+                i_sums[i, 1] += q
+            inside = np.uint32(0)
+            for i in range(ni):
+                is_tissue = np.uint32((row[i] > low) & (row[i] < high))
+                inside += is_tissue
+                tissue_I[i] += is_tissue
+            for sums, at_slice in ((k_sums, k), (j_sums, j)):
+                sums[at_slice, 0] += a
+                sums[at_slice, 1] += b
+                sums[at_slice, 2] += np.uint64(inside)
+    i_sums[:, 2] = tissue_I
+    return counts, k_sums, j_sums, i_sums
+
+
+@compiled
+def _round_int16(data_KJI: NDArray[Any], whole_KJI: NDArray[np.int16]) -> None:
+    for k in range(data_KJI.shape[0]):
+        for j in range(data_KJI.shape[1]):
+            for i in range(data_KJI.shape[2]):
+                value = min(max(data_KJI[k, j, i], -32768), 32767)
+                whole_KJI[k, j, i] = np.int16(np.floor(value + 0.5))
