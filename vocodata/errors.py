@@ -2,6 +2,7 @@
 
     VocoDataError
     ├── UnreadableScanError (OSError)       the bytes cannot be read as one CT volume
+    ├── RemoteError (OSError)               a server refuses, or does not answer; exit code 4
     ├── GeometryError (ValueError)          the voxels have no usable place in the patient
     ├── ImplausibleScanError (ValueError)   readable, yet not a CT that training should see
     ├── ManifestError (ValueError)          the list of sources is wrong
@@ -9,6 +10,7 @@
     ├── StoreError (ValueError)             a store that is damaged, or not a store
     │   ├── StoreExistsError (FileExistsError)
     │   ├── StoreLockedError            another build is at work there
+    │   ├── StoreUnreachableError (ConnectionError)   its server does not answer; exit code 4
     │   └── DiskFullError               exit code 4
     ├── LedgerError (ValueError)            the build's ledger is damaged or of another build
     ├── SchedulerError (ConnectionError)    the Dask scheduler cannot be reached, or went away
@@ -48,6 +50,7 @@ REASONS: dict[str, str] = {
     "not_three_dimensional": "The volume is not one three-dimensional image.",
     "bad_affine": "The affine holds NaN or infinity, or squashes space flat.",
     "zero_spacing": "A voxel has no extent along an axis.",
+    "negative_spacing": "A spacing is below zero, so the way an axis runs is not known.",
     "no_geometry": "The header gives no place in the patient.",
     "sheared_grid": "The voxel axes are not at right angles.",
     "no_dicom": "The folder holds no DICOM image.",
@@ -57,6 +60,7 @@ REASONS: dict[str, str] = {
     "not_hu": "The DICOM series is scaled to something else than HU, such as iodine.",
     "localizer": "The DICOM series holds localizer (scout) images.",
     "mixed_series": "The DICOM folder holds more than one series.",
+    "mixed_patients": "The slices of a DICOM series are of more than one patient.",
     "mixed_geometry": "The slices of a DICOM series differ in size, spacing or orientation.",
     "single_slice": "The DICOM series has one slice, so no spacing along z.",
     "duplicate_slices": "Two slices lie at the same position.",
@@ -106,6 +110,8 @@ REASONS: dict[str, str] = {
     "kills_worker": "Processing the scan ended its worker three times; most often out of memory.",
     "out_of_memory": "The scan does not fit the memory.",
     "io_error": "The file system refused to read the scan.",
+    "source_unreachable": "The server that has the scan refused it or did not answer.",
+    "source_changed": "The scan changed on its server after it was listed.",
     "unexpected_error": "Processing failed in a way nobody foresaw; the detail says how.",
     "ledger": "The ledger is damaged or belongs to another build.",
     "sample_unavailable": "The sample scans could not be fetched.",
@@ -154,6 +160,13 @@ class UnreadableScanError(VocoDataError, OSError):
     """The bytes cannot be read as one CT volume."""
 
 
+class RemoteError(VocoDataError, OSError):
+    """A server refuses, does not answer, or cannot be spoken to."""
+
+    default_code = "source_unreachable"
+    exit_code = 4
+
+
 class GeometryError(VocoDataError, ValueError):
     """The voxels have no usable place in the patient."""
 
@@ -200,6 +213,12 @@ class DiskFullError(StoreError):
     """No room for what must be written; nothing half-written is left behind."""
 
     default_code = "disk_full"
+    exit_code = 4
+
+
+class StoreUnreachableError(StoreError, ConnectionError):
+    """The server of a store refuses, or does not answer; the build can be resumed."""
+
     exit_code = 4
 
 

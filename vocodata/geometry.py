@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vocodata.errors import GeometryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Affine = NDArray[np.float64]
 """Homogeneous 4x4 matrix, voxel index -> RAS mm."""
@@ -169,6 +172,21 @@ def checked_affine(affine: NDArray[Any]) -> Affine:
     matrix[3] = (0, 0, 0, 1)
     matrix.flags.writeable = False
     return matrix
+
+
+def refuse_negative_spacing(spacing_mm: Iterable[float], where: str) -> None:
+    """Raise if a header's spacing is below zero: formats have the direction elsewhere.
+
+    Raises:
+        GeometryError: `negative_spacing`.
+    """
+    for axis, length in zip("xyz", spacing_mm, strict=False):
+        if length < 0:
+            msg = (
+                f"{where}: spacing is {length:g} mm along {axis}; expected more than 0, as a "
+                "direction is said elsewhere. Repair the header, or leave the scan out."
+            )
+            raise GeometryError(msg, code="negative_spacing")
 
 
 def spacing_of(affine: Affine) -> Spacing:

@@ -130,7 +130,7 @@ def failed_checks(measures: Mapping[str, float], limits: QualityLimits) -> tuple
     """Names of the checks that a scan does not pass, in the order of `CHECKS`."""
     m, across = measures, (measures["field_x_mm"], measures["field_y_mm"])
     is_screenshot = m["lowest_hu"] >= 0 and m["highest_hu"] <= 255
-    is_shifted = not is_screenshot and m["lowest_hu"] >= -50 and 850 <= m["tissue_peak_hu"] <= 1200
+    is_shifted = not is_screenshot and m["lowest_hu"] >= -50 and 850 <= m["dense_peak_hu"] <= 1200
     on_scale = not (is_screenshot or is_shifted)
     failed = {
         "small_field": min(across) < limits.min_field_mm or m["length_mm"] < limits.min_length_mm,
@@ -184,6 +184,8 @@ def _of_counts(counts: NDArray[np.int64]) -> dict[str, float]:
         "heaped_high_share": float(counts[high + _LOWEST] / voxels) if 0 < high < 1400 else 0.0,
         "air_peak_hu": _peak(counts, -1100, -500),
         "tissue_peak_hu": _peak(counts, -500, 2000),
+        # Bone alone thins out from 300 HU on; a heap higher up is water that was not shifted.
+        "dense_peak_hu": _peak(counts, 300, 2000),
     }
 
 

@@ -95,7 +95,7 @@ class FolderTree:
     def files(self) -> list[Path]:
         """See `Tree`."""
         found: list[Path] = []
-        for folder, names, files in os.walk(self.root):
+        for folder, names, files in os.walk(self.root, onerror=_refuse_closed):
             at = Path(folder)
             found.extend(at / name for name in files if not _is_hidden(name))
             found.extend(at / name for name in names if is_file_name(at / name))
@@ -104,6 +104,9 @@ class FolderTree:
 
     def glob(self, pattern: str) -> list[Path]:
         """See `Tree`."""
+        if "**" in pattern:
+            for _ in os.walk(self.root, onerror=_refuse_closed):
+                pass
         return list(self.root.glob(pattern))
 
     def exists(self, path: Path) -> bool:
@@ -131,6 +134,15 @@ class FolderTree:
     def packed(self, image: Path, files: tuple[str, ...], labels: Path | None) -> Packed | None:  # noqa: ARG002 (the tree of an archive needs them)
         """See `Tree`."""
         return None
+
+
+def _refuse_closed(error: OSError) -> None:
+    """What lies in a folder that cannot be listed would be missing from every account."""
+    msg = (
+        f"Folder {error.filename} cannot be listed ({error.strerror}); expected to see every scan "
+        "below a root. Allow it to be read, or move it out of the root."
+    )
+    raise ManifestError(msg) from error
 
 
 class ArchiveTree:

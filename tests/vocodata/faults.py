@@ -234,6 +234,16 @@ def normalised_to_one(path):
     put_gz(path, nifti(((HU + 1024) / 4000).astype(np.float64)))
 
 
+@fault(FILES, "screenshot")
+def grey_levels_of_a_screenshot(path):
+    put_gz(path, nifti(np.clip(HU / 4 + 100, 0, 255).astype(np.uint8)))
+
+
+@fault(FILES, "shifted_hu")
+def a_thousand_too_high(path):
+    put_gz(path, nifti(np.maximum(HU + 1024, 0).astype(np.int16)))
+
+
 @fault(FILES, "non_finite_hu")
 def voxels_that_are_nan(path):
     data = HU.astype(np.float32)
@@ -287,6 +297,17 @@ def affine_of_zeros(path):
 @fault(FILES, "zero_spacing")
 def zero_spacing_in_the_qform(path):
     put_gz(path, header(sform_code=0, qform_code=1, pixdim=[1, 2, 2, 0]))
+
+
+@fault(FILES, "negative_spacing")
+def spacing_below_zero_in_the_qform(path):
+    put_gz(path, header(sform_code=0, qform_code=1, pixdim=[1, 2, -2, 2]))
+
+
+@fault(FILES, "negative_spacing", ".mha")
+def mha_with_spacing_below_zero(path):
+    content = itk(path).read_bytes()
+    path.write_bytes(content.replace(b"ElementSpacing = 2 2 2", b"ElementSpacing = 2 -2 2"))
 
 
 @fault(FILES, "bad_affine")
@@ -452,6 +473,21 @@ def slices_of_two_orientations(path):
 def slices_of_two_spacings(path):
     series(path)
     rewrite(path / "0005.dcm", PixelSpacing=[1, 1])
+
+
+@fault(SERIES, "mixed_patients", "")
+def two_patients_under_one_series(path):
+    series(path, change=lambda z: {"PatientID": "one" if z < 9 else "other"})
+
+
+@fault(SERIES, "negative_spacing", "")
+def pixels_below_zero(path):
+    series(path, change=lambda _: {"PixelSpacing": [0.8, -0.7]})
+
+
+@fault(SERIES, "zero_spacing", "")
+def pixels_of_no_width(path):
+    series(path, change=lambda _: {"PixelSpacing": [0.8, 0]})
 
 
 @fault(SERIES, "corrupt_dicom", "")

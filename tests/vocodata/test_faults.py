@@ -1,15 +1,21 @@
 """Everything that can be wrong with a scan, in one build: excluded by its own reason, no more."""
 
 import json
+import os
 import resource
+import shutil
+import tempfile
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.vocodata.conftest import write_sources
-from tests.vocodata.faults import FILES, MEMBERS, SERIES
+from tests.vocodata.dicom_series import write_series
+from tests.vocodata.faults import FILES, MEMBERS, SERIES, SLICES
 from vocodata.building import build
-from vocodata.errors import REASONS
+from vocodata.errors import REASONS, ManifestError
 from vocodata.store import open_store, verify
 
 GOOD = 3
@@ -52,7 +58,7 @@ def wanted():
 def test_there_are_sixty_faults_and_their_reasons_are_known():
     assert len(FILES) + len(SERIES) + len(MEMBERS) >= 60
     assert set(wanted().values()) <= set(REASONS)
-    assert len(set(wanted().values())) >= 35
+    assert len(set(wanted().values())) >= 45
 
 
 def test_each_fault_is_excluded_by_its_own_reason(built):
@@ -90,3 +96,82 @@ def test_nothing_is_left_behind_and_nothing_was_written_outside(built):
     assert not [path for path in folder.iterdir() if ".tmp-" in path.name]
     assert not list(folder.parent.rglob("zip-slip*"))
     assert not list(folder.parent.rglob("absolute.nii.gz"))
+
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that another user can work in; pytest's own are closed to others."""
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def plain_user():
+    """Without the rights of root, which may read everything."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def forbidden(open_folder):
+    """A manifest of two good scans, and two whose file or slice may not be read."""
+    document = json.loads(write_sources(open_folder, 3).read_text())
+    (open_folder / "sources/btcv/images/case1.nii.gz").chmod(0)
+    write_series(open_folder / "slice", SLICES)
+    (open_folder / "slice/0003.dcm").chmod(0)
+    source = {"name": "slice", "root": "slice", "layout": "dicom", "preset": "abdomen"}
+    document["sources"].append(source)
+    path = open_folder / "forbidden.yaml"
+    path.write_text(json.dumps(document))
+    return path
+
+
+@pytest.mark.usefixtures("built")  # what a build loads is loaded while that is allowed
+def test_a_file_that_may_not_be_read_is_excluded_as_unreadable(forbidden):
+    with plain_user():
+        with pytest.raises(PermissionError):
+            (forbidden.parent / "sources/btcv/images/case1.nii.gz").read_bytes()
+        report = build(forbidden, forbidden.parent / "ct.zarr", workers=0)
+    assert [(row.source, row.scan) for row in report.excluded_rows] == [
+        ("btcv", "case1"),
+        ("slice", "slice"),
+    ]
+    assert {row.reason for row in report.excluded_rows} == {"unreadable"}
+    assert all("Permission denied" in row.detail for row in report.excluded_rows)
+    assert (report.found, report.stored) == (4, 2)
+
+
+@pytest.fixture
+def closed(open_folder):
+    """A root with a folder in it that may not be listed."""
+    write_series(open_folder / "closed/inner", SLICES).chmod(0)
+    return open_folder / "closed"
+
+
+LISTED = [
+    {"layout": "dicom"},
+    {"layout": "dicom", "root": "closed/inner"},
+    {"layout": "glob", "images": "**/*.nii.gz"},
+]
+
+
+@pytest.mark.usefixtures("built")
+@pytest.mark.parametrize("words", LISTED, ids=["below", "root", "glob"])
+def test_a_folder_that_may_not_be_listed_stops_a_build_before_scans_are_missed(closed, words):
+    source = {"name": "a", "root": "closed", "preset": "abdomen"} | words
+    manifest = closed.parent / "manifest.yaml"
+    manifest.write_text(json.dumps({"version": 1, "sources": [source]}))
+    words = r"closed/inner.*\(Permission denied\)"
+    with plain_user(), pytest.raises(ManifestError, match=words):
+        build(manifest, closed.parent / "ct.zarr", workers=0)

@@ -18,7 +18,7 @@ import numpy as np
 from pydicom.pixels.utils import pixel_array
 
 from vocodata.errors import GeometryError, UnreadableScanError
-from vocodata.geometry import Header, Size, Volume, checked_affine
+from vocodata.geometry import Header, Size, Volume, checked_affine, refuse_negative_spacing
 from vocodata.readers.dicom_headers import MAGIC, MAGIC_AT, Slice, read_dataset, read_slices
 from vocodata.readers.dicom_headers import series_of as series_of
 from vocodata.readers.hounsfield import as_hu
@@ -106,7 +106,14 @@ def _ordered(slices: list[Slice], folder: Path) -> list[Slice]:
             "Give each series its own folder."
         )
         raise UnreadableScanError(msg, code="mixed_series")
+    if len({part.patient for part in slices}) > 1:
+        msg = (
+            f"Series in {folder.name} holds slices of more than one patient; expected one. "
+            "Leave it out."
+        )
+        raise UnreadableScanError(msg, code="mixed_patients")
     _refuse_mixed_geometry(slices, folder)
+    refuse_negative_spacing(slices[0].spacing_mm[::-1], folder.name)
     if len(slices) == 1:
         msg = f"Folder {folder.name} holds one slice, so no spacing along z; expected a volume."
         raise GeometryError(msg, code="single_slice")
@@ -168,7 +175,7 @@ def _refuse_shifted(ordered: list[Slice], folder: Path) -> None:
     along = (last - first) / np.linalg.norm(last - first)
     from_first = np.array([part.position_mm for part in ordered]) - first
     beside_mm = np.linalg.norm(from_first - (from_first @ along)[:, None] * along, axis=1)
-    limit_mm = _BESIDE_LIMIT_VOX * min(ordered[0].spacing_mm)
+    limit_mm = _BESIDE_LIMIT_VOX * max(ordered[0].spacing_mm)
     if beside_mm.max() > limit_mm:
         msg = (
             f"{ordered[int(beside_mm.argmax())].path.name} in {folder.name} lies "

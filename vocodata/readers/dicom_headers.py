@@ -1,15 +1,18 @@
 """DICOM headers as slices: one entry an image plane, whether it has its own file or is a frame.
 
-Nothing that names a patient is kept: of a header, only geometry, scaling and the series' UID,
-which tells series apart and goes no further than that.
+Nothing that names a patient is kept: of a header, only geometry, scaling, the series' UID, which
+tells series apart and goes no further than that, and whether two slices are of one patient, as a
+number that means nothing outside this process.
 """
 
 from __future__ import annotations
 
 import io
+import secrets
 import struct
 import zlib
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
@@ -27,13 +30,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAGIC_AT, MAGIC = 128, b"DICM"
+_PATIENT_KEY = secrets.token_bytes(32)
 _SERIES_TAG = 0x0020000E
 _TAGS = [
-    "SOPClassUID", "SeriesInstanceUID", "Modality", "ImageType", "Rows", "Columns",
-    "NumberOfFrames", "SamplesPerPixel", "PixelSpacing", "ImageOrientationPatient",
-    "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "RescaleType", "BitsAllocated",
-    "PixelRepresentation", "GantryDetectorTilt", "CTAcquisitionDetailsSequence",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "SOPClassUID", "PatientName", "PatientID", "SeriesInstanceUID", "Modality", "ImageType",
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PixelSpacing",
+    "ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept",
+    "RescaleType", "BitsAllocated", "PixelRepresentation", "GantryDetectorTilt",
+    "CTAcquisitionDetailsSequence", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 # Of an enhanced CT: which group of a frame holds what a classic slice says at its top.
 _GROUPS = {
@@ -67,6 +72,7 @@ class Slice:
         position_mm: Centre of the first pixel.
         slope: HU per stored step.
         intercept: HU of a stored 0.
+        patient: A number for the patient: hashed with a key that is drawn anew in each process.
         tilt_degrees: What the header says of the gantry; None if it says nothing.
     """
 
@@ -80,6 +86,7 @@ class Slice:
     position_mm: NDArray[np.float64]
     slope: float
     intercept: float
+    patient: int
     tilt_degrees: float | None = None
 
 
@@ -200,6 +207,7 @@ def _slice(path: Path, frame: int | None, dataset: Any, holder: Callable[[str], 
             position_mm=np.array(_numbers(holder, "ImagePositionPatient", 3)),
             slope=_numbers(holder, "RescaleSlope", 1)[0],
             intercept=_numbers(holder, "RescaleIntercept", 1)[0],
+            patient=_patient_number(dataset),
             tilt_degrees=_number_or_none(holder, "GantryDetectorTilt"),
         )
     except (*VALUE_FAULTS, ValueError) as error:
@@ -217,6 +225,11 @@ def _refuse_not_ct(path: Path, dataset: Any) -> None:  # noqa: ANN401 (pydicom)
     if "LOCALIZER" in [str(word).upper() for word in words]:
         msg = f"{path.name} is a localizer (scout) image; expected axial slices. Leave it out."
         raise ImplausibleScanError(msg, code="localizer")
+
+
+def _patient_number(dataset: Any) -> int:  # noqa: ANN401 (pydicom)
+    words = str(dataset.get("PatientID") or dataset.get("PatientName") or "").strip()
+    return int.from_bytes(blake2b(words.encode(), digest_size=8, key=_PATIENT_KEY).digest(), "big")
 
 
 def _number_or_none(holder: Callable[[str], Any], keyword: str) -> float | None:

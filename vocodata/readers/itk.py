@@ -15,7 +15,14 @@ import numpy as np
 import SimpleITK
 
 from vocodata.errors import GeometryError, UnreadableScanError
-from vocodata.geometry import Affine, Header, Size, Volume, checked_affine
+from vocodata.geometry import (
+    Affine,
+    Header,
+    Size,
+    Volume,
+    checked_affine,
+    refuse_negative_spacing,
+)
 from vocodata.readers.hounsfield import as_hu, as_labels
 from vocodata.readers.inflate import refuse_too_short
 
@@ -67,6 +74,7 @@ def read_header(path: Path) -> Header:
             "Write the orientation into its header, or leave the scan out."
         )
         raise GeometryError(msg, code="no_geometry")
+    refuse_negative_spacing(reader.GetSpacing()[:3], path.name)
     dimension = reader.GetDimension()
     directions = np.array(reader.GetDirection()).reshape(dimension, dimension)[:3, :3]
     affine = np.eye(4)

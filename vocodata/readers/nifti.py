@@ -17,7 +17,14 @@ import nibabel as nib
 import numpy as np
 
 from vocodata.errors import GeometryError, UnreadableScanError
-from vocodata.geometry import Affine, Header, Size, Volume, checked_affine
+from vocodata.geometry import (
+    Affine,
+    Header,
+    Size,
+    Volume,
+    checked_affine,
+    refuse_negative_spacing,
+)
 from vocodata.readers.hounsfield import as_hu, as_labels
 from vocodata.readers.inflate import is_gzip, read_array, read_start
 
@@ -178,6 +185,7 @@ def _affine(raw: Any, path: Path) -> Affine:  # noqa: ANN401 (nibabel is untyped
 
 
 def _qform(raw: Any, path: Path) -> Affine:  # noqa: ANN401 (nibabel is untyped)
+    refuse_negative_spacing(raw["pixdim"][1:4].tolist(), path.name)
     for axis, length in zip("xyz", raw["pixdim"][1:4].tolist(), strict=True):
         if length == 0:
             msg = f"{path.name}: spacing is 0 mm along {axis}; expected more than 0."
