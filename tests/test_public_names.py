@@ -6,7 +6,14 @@ import pytest
 
 PUBLIC = {
     "vocodata": ["read_volume", "resample", "build", "open_store", "verify", "find_scans"],
-    "vocokernels": ["window_attention", "voco_loss", "crop_similarity", "cut_crops"],
+    "vocokernels": [
+        "window_attention",
+        "voco_loss",
+        "crop_similarity",
+        "cut_crops",
+        "patch_monai",
+        "unpatch_monai",
+    ],
     "vocotrain": [
         "SwinUNETR",
         "VoCoEncoder",

@@ -4,6 +4,8 @@ KernelError
 ├── ShapeError                also ValueError: sizes that do not belong together
 ├── DtypeError                also TypeError: a number type the kernel does not take
 ├── CropOutsideFieldError     also ValueError: a crop that leaves its field
+├── PatchError                also ValueError: a model that cannot be patched
+├── TransformError            also RuntimeError: a transform of torch.func that kernels do not take
 ├── UnknownVariantError      also ValueError: no such variant of the loss
 ├── UnknownBackendError       also ValueError: no such backend
 └── BackendUnavailableError   also RuntimeError: a backend that cannot run here
@@ -24,6 +26,14 @@ class DtypeError(KernelError, TypeError):
 
 class CropOutsideFieldError(KernelError, ValueError):
     """A crop leaves its field."""
+
+
+class PatchError(KernelError, ValueError):
+    """A model holds nothing that the kernels could compute, or something that they would not."""
+
+
+class TransformError(KernelError, RuntimeError):
+    """A transform of torch.func that the kernels do not take."""
 
 
 class UnknownVariantError(KernelError, ValueError):
