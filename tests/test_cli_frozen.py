@@ -31,7 +31,7 @@ FLAGS = {
     "data stats": ["STORE", "--json"],
     "data report": ["STORE", "--out", "--json"],
     "data dedup": ["STORE", "--keep", "--exclude", "--json"],
-    "data leak-check": ["STORE", "--against", "--exclude", "--json"],
+    "data leak-check": ["STORE", "--against", "--root", "--exclude", "--json"],
     "data verify": ["STORE", "--deep", "--json"],
     "bench kernels": [
         "--size",

@@ -13,21 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from vocodata.archives import unpacked
-from vocodata.discover import find_scans
-from vocodata.errors import ManifestError, StoreError, VocoDataError
-from vocodata.fingerprint import Fingerprint, fingerprint, parse_fingerprint
-from vocodata.geometry import orient_ras
-from vocodata.manifest import Manifest, Source, load_manifest
-from vocodata.readers import read_volume
+from vocodata.errors import StoreError
+from vocodata.fingerprint import Fingerprint, parse_fingerprint
 from vocodata.similarity import find_matches
-from vocodata.store.metadata import DOCUMENT
 from vocodata.store.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from vocodata.discover import Scan
     from vocodata.store.store import Store
 
 Kind = Literal["exact", "near"]
@@ -65,43 +58,6 @@ class Cluster:
     scans: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Leak:
-    """A scan of the other side that is in the store.
-
-    Attributes:
-        kind: `exact` or `near`.
-        scan: Id in the store.
-        against: Id on the other side.
-        evidence: What speaks for it.
-    """
-
-    kind: Kind
-    scan: str
-    against: str
-    evidence: str
-
-
-@dataclass(frozen=True)
-class LeakReport:
-    """What of the other side is in the store.
-
-    Attributes:
-        checked: Scans of the other side that could be read.
-        unreadable: Ids that could not, with the reason; nothing is known of them.
-        leaks: Pairs, by id.
-    """
-
-    checked: int
-    unreadable: Mapping[str, str]
-    leaks: tuple[Leak, ...]
-
-    @property
-    def scans(self) -> tuple[str, ...]:
-        """Scans of the store that should be left out, sorted."""
-        return tuple(sorted({leak.scan for leak in self.leaks}))
-
-
 def find_duplicates(store: str | Path | Store) -> list[Cluster]:
     """Clusters of scans that are one, over all sources of a store.
 
@@ -114,37 +70,6 @@ def find_duplicates(store: str | Path | Store) -> list[Cluster]:
         StoreError: Not a store of this version.
     """
     return clusters(links(store_fingerprints(store)))
-
-
-def find_leaks(
-    store: str | Path | Store,
-    against: str | Path,
-    *,
-    on_scan: Callable[[int, int], None] | None = None,
-) -> LeakReport:
-    """Which scans of another store, manifest or folder are in a store.
-
-    Args:
-        store: A store, or its folder.
-        against: A store's folder, a manifest, or a folder of scans; the latter two are read.
-        on_scan: Called with files read and files to read.
-
-    Raises:
-        StoreError: Not a store of this version.
-        ManifestError: The manifest is wrong, or no scan is in the folder.
-    """
-    inside = {("store", key): value for key, value in store_fingerprints(store).items()}
-    there, unreadable = _other_side(Path(against), on_scan or (lambda _done, _all: None))
-    outside = {("against", key): value for key, value in there.items()}
-    keyed = {"\n".join(key): value for key, value in (inside | outside).items()}
-    leaks = []
-    for link in links(keyed):
-        (side, scan), (other_side, other) = (key.split("\n") for key in (link.one, link.other))
-        if side != other_side:
-            scan, other = (scan, other) if side == "store" else (other, scan)
-            leaks.append(Leak(link.kind, scan, other, link.evidence))
-    ordered = sorted(leaks, key=lambda leak: (leak.scan, leak.against))
-    return LeakReport(len(there), unreadable, tuple(ordered))
 
 
 def store_fingerprints(store: str | Path | Store) -> dict[str, Fingerprint]:
@@ -246,39 +171,6 @@ def _joined(found: Iterable[Link]) -> list[tuple[str, ...]]:
 def all_but_first(found: Iterable[Cluster]) -> list[str]:
     """Scans to leave out so that one of each cluster stays: the first by id."""
     return sorted({scan for cluster in found for scan in cluster.scans[1:]})
-
-
-def _other_side(
-    against: Path, tell: Callable[[int, int], None]
-) -> tuple[dict[str, Fingerprint], dict[str, str]]:
-    if (against / DOCUMENT).exists():
-        return store_fingerprints(against), {}
-    scans = find_scans(load_manifest(against) if against.is_file() else _folder(against))
-    found: dict[str, Fingerprint] = {}
-    unreadable: dict[str, str] = {}
-    for done, scan in enumerate(scans):
-        tell(done, len(scans))
-        try:
-            found[scan.id] = _fingerprint_of(scan)
-        except VocoDataError as error:
-            unreadable[scan.id] = error.code
-    tell(len(scans), len(scans))
-    return found, unreadable
-
-
-def _fingerprint_of(scan: Scan) -> Fingerprint:
-    with unpacked(scan) as files:
-        volume = read_volume(files.image, files=files.files)
-        return parse_fingerprint(fingerprint(orient_ras(volume)))
-
-
-def _folder(folder: Path) -> Manifest:
-    """A manifest of whatever scans lie in a folder."""
-    if not folder.exists():
-        msg = f"{folder} is not there; expected a store, a manifest or a folder of scans."
-        raise ManifestError(msg)
-    source = Source(name="against", root=folder.resolve(), preset="abdomen")
-    return Manifest(version=1, sources=(source,))
 
 
 def plain(found: Iterable[Cluster]) -> dict[str, Any]:

@@ -1,24 +1,54 @@
-"""Lists of scans to leave out: what finds them writes it, a manifest's key `exclude` takes it."""
+"""Lists of scans to leave out: what finds them writes it, a build and a training run take it.
+
+A text file: an id a line, blank lines and `#` comments between. The first comment says why; a
+comment `# key = value` is a fact of the search that made the list, so that a run which leaves the
+scans out can say what had been looked for:
+
+    # leaks: also on the other side of the check
+    # checked = 24
+    # leaking = 1
+    btcv/case3
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vocodata.errors import ManifestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+Fact = int | str
 
-def exclusion_text(scans: Iterable[str], *, why: str) -> str:
-    """A list of scans to leave out, as `exclude` of a manifest takes it: an id a line.
 
-    >>> print(exclusion_text(["a/1"], why="duplicates"), end="")
+class ExclusionList(NamedTuple):
+    """Scans to leave out, and who says so.
+
+    Attributes:
+        scans: Their ids.
+        why: What the list says of itself; "" if a person wrote it without a word.
+        facts: Of the search that made it.
+    """
+
+    scans: frozenset[str]
+    why: str
+    facts: Mapping[str, Fact]
+
+
+def exclusion_text(
+    scans: Iterable[str], *, why: str, facts: Mapping[str, Fact] | None = None
+) -> str:
+    """A list of scans to leave out: a manifest's `exclude` takes it, and `data.exclude`.
+
+    >>> print(exclusion_text(["a/1"], why="duplicates", facts={"groups": 1}), end="")
     # duplicates
+    # groups = 1
     a/1
     """
-    return "".join([f"# {why}\n", *(f"{scan}\n" for scan in sorted(set(scans)))])
+    said = [f"# {key} = {value}\n" for key, value in (facts or {}).items()]
+    return "".join([f"# {why}\n", *said, *(f"{scan}\n" for scan in sorted(set(scans)))])
 
 
 def read_exclusions(path: Path) -> frozenset[str]:
@@ -27,21 +57,36 @@ def read_exclusions(path: Path) -> frozenset[str]:
     Raises:
         ManifestError: The list cannot be read, or a line is no id.
     """
+    return read_exclusion_list(path).scans
+
+
+def read_exclusion_list(path: Path) -> ExclusionList:
+    """A whole list, with what it says of itself.
+
+    Raises:
+        ManifestError: As `read_exclusions`.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         msg = f"List of scans to exclude, {path}, cannot be read ({error}). Correct the path."
         raise ManifestError(msg) from error
-    return frozenset(_ids(path, lines))
-
-
-def _ids(path: Path, lines: Iterable[str]) -> Iterator[str]:
+    scans: set[str] = set()
+    said: list[str] = []
+    facts: dict[str, Fact] = {}
     for number, line in enumerate(lines, 1):
+        words, _, comment = line.partition("#")
+        key, equals, value = (part.strip() for part in comment.partition("="))
+        if equals and key.isidentifier() and not words.strip():
+            facts[key] = int(value) if value.isdecimal() else value
+        elif comment.strip() and not words.strip():
+            said.append(comment.strip())
         # A YAML list of ids is taken too.
-        scan = line.partition("#")[0].strip().removeprefix("- ").strip()
+        scan = words.strip().removeprefix("- ").strip()
         if not scan:
             continue
         if scan.count("/") != 1:
             msg = f"{path}, line {number}: {scan!r} is no id; expected source/name."
             raise ManifestError(msg)
-        yield scan
+        scans.add(scan)
+    return ExclusionList(frozenset(scans), said[0] if said else "", facts)

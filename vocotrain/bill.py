@@ -6,11 +6,18 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vocotrain.excluded_scans import Exclusions
     from vocotrain.scan_table import ScanTable
 
 
 def bill_of_materials(
-    *, store: str, digest: str, training: ScanTable, held_out: ScanTable, unused: list[str]
+    *,
+    store: str,
+    digest: str,
+    training: ScanTable,
+    held_out: ScanTable,
+    unused: list[str],
+    excluded: Exclusions,
 ) -> dict[str, Any]:
     """Describe the data of a run as JSON holds it.
 
@@ -20,6 +27,7 @@ def bill_of_materials(
         training: Scans trained on.
         held_out: Scans held out.
         unused: Ids of scans that are neither, for a weight of 0.
+        excluded: Scans that are left out because a list says so.
     """
     licences = Counter(row.licence or "unknown" for row in training.rows)
     return {
@@ -29,7 +37,10 @@ def bill_of_materials(
             "trained_on": len(training),
             "held_out": len(held_out),
             "unused": len(unused),
+            "excluded": len(excluded.scans),
         },
+        "leaks": excluded.leaks,
+        "exclusion_lists": [use.plain() for use in excluded.lists],
         "licences": dict(sorted(licences.items())),
         "trained_on": [
             {
@@ -44,4 +55,5 @@ def bill_of_materials(
         ],
         "held_out": [row.id for row in held_out.rows],
         "unused": unused,
+        "excluded": sorted(excluded.scans),
     }

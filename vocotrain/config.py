@@ -71,6 +71,9 @@ class DataConfig(Settings):
     """Folder or URL of the store that `voco data build` wrote."""
     holdout: tuple[str, ...] = ()
     """Ids or patterns (`btcv/*`) of scans that are never trained on; they are monitored."""
+    exclude: tuple[str, ...] = ()
+    """Files with ids of scans that are not looked at in any way, as `voco data dedup` and
+    `leak-check` write them."""
     workers: CountOrNever = 0
     """Loader processes; 0 reads in a thread of the training process."""
     prefetch_batches: Count = 2

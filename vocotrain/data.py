@@ -236,7 +236,7 @@ def _read_field(store: Store, plan: FieldPlan, field_vox: Size) -> NDArray[np.in
         msg = (
             f"Scan '{plan.scan.id}' cannot be read from the store (box of {list(field_vox)} voxels "
             f"at {list(plan.start_XYZ)}): {error} Run `voco data verify` on the store, or leave "
-            "the scan out with data.holdout."
+            "the scan out with data.exclude."
         )
         raise ScanReadError(msg) from error
     mirror = tuple(slice(None, None, -1 if flip else 1) for flip in plan.field_flip_3)

@@ -22,6 +22,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
     {
         "out",
         "data.store",
+        "data.exclude",
         "data.workers",
         "data.prefetch_batches",
         "model.checkpointing",
@@ -35,7 +36,8 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "threads",
     }
 )
-"""Keys that a resumed run may have otherwise; the store may move, but its digest must stay."""
+"""Keys that a resumed run may have otherwise; the store may move, but its digest must stay, and so
+may lists of scans to leave out, as long as they leave out the same."""
 
 
 def load_run_config(run: Path, sets: Sequence[str] = ()) -> PretrainConfig:
@@ -69,6 +71,28 @@ def check_resumable(config: PretrainConfig, digest: str) -> None:
     check_same_run(
         before, config, may_change=MAY_CHANGE_ON_RESUME, store=config.data.store, digest=digest
     )
+
+
+def check_same_exclusions(run: Path, excluded: Sequence[str]) -> None:
+    """Refuse lists that leave out other scans than those a run was started without.
+
+    Args:
+        run: The run's folder.
+        excluded: Ids that are left out now.
+
+    Raises:
+        CheckpointError: `data.json` cannot be read.
+        ResumeMismatchError: Other scans are left out.
+    """
+    before = _bill(run).get("excluded", [])
+    differing = sorted(set(before) ^ set(excluded))
+    if differing:
+        msg = (
+            f"Run {run} was started without {len(before)} scans that data.exclude listed, and the "
+            f"lists leave out {len(excluded)} now; {differing[0]} is in one only. Give the lists "
+            "it was started with, or start a new run."
+        )
+        raise ResumeMismatchError(msg)
 
 
 def check_same_run(
@@ -117,8 +141,17 @@ def check_same_run(
 
 def _started_on(out: Path) -> str:
     try:
-        return str(json.loads((out / DATA_NAME).read_text(encoding="utf-8"))["store_digest"])
-    except (OSError, ValueError, KeyError) as error:
+        return str(_bill(out)["store_digest"])
+    except KeyError as error:
+        msg = f"{out / DATA_NAME} is damaged; expected the store's digest in it. {error!r}"
+        raise CheckpointError(msg) from error
+
+
+def _bill(out: Path) -> dict[str, Any]:
+    try:
+        bill = json.loads((out / DATA_NAME).read_text(encoding="utf-8"))
+        return dict(bill)
+    except (OSError, ValueError, TypeError) as error:
         msg = f"{out / DATA_NAME} is damaged; expected the store's digest in it. {error!r}"
         raise CheckpointError(msg) from error
 

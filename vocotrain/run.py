@@ -23,7 +23,7 @@ from vocotrain.metrics import MetricsLog, StepClock, TermMeans
 from vocotrain.monitor import Monitor, make_monitor
 from vocotrain.objective import VoCo
 from vocotrain.progress import OnEvent, ProgressEvent, Value
-from vocotrain.resume import check_resumable
+from vocotrain.resume import check_resumable, check_same_exclusions
 from vocotrain.run_folder import (
     CHECKPOINTS_NAME,
     CONFIG_NAME,
@@ -121,6 +121,7 @@ def opened_run(config: PretrainConfig, *, resume: bool, on_event: OnEvent) -> It
 
     Raises:
         ConfigError: Settings that do not fit the store or the number of processes.
+        ManifestError: A list of `data.exclude` cannot be read.
         DeviceUnavailableError: The device or precision asked for is not there.
         RunExistsError: The folder is not empty, and `resume` is not asked for.
         RunLockedError: Another process writes it.
@@ -141,6 +142,7 @@ def opened_run(config: PretrainConfig, *, resume: bool, on_event: OnEvent) -> It
         data = look_up_data(config, processes=world.size)
         if resume:
             check_resumable(config, data.digest)
+            check_same_exclusions(out, sorted(data.excluded.scans))
         if world.is_writer:
             stack.enter_context(locked(out))
         world.wait()
@@ -154,6 +156,8 @@ def opened_run(config: PretrainConfig, *, resume: bool, on_event: OnEvent) -> It
         if run.metrics is not None:
             stack.callback(run.metrics.close)
         run.tell("start", device=str(device), precision=precision.name, scans=len(data.training))
+        for message in data.excluded.warnings:
+            run.tell("warning", message=message)
         if config.optim.warmup_steps >= config.train.steps:
             run.tell("warning", message=_WARMUP_TOO_LONG.format(config.optim.warmup_steps))
         yield run

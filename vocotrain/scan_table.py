@@ -17,7 +17,7 @@ from vocodata.geometry import Size, Spacing
 from vocotrain.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -89,12 +89,15 @@ def read_scan_table(store: Store, field_vox: Size) -> ScanTable:
     return ScanTable(tuple(_row(store, scan_id, field_vox) for scan_id in store.ids()))
 
 
-def split_holdout(table: ScanTable, holdout: Sequence[str]) -> tuple[ScanTable, ScanTable]:
+def split_holdout(
+    table: ScanTable, holdout: Sequence[str], excluded: Collection[str] = ()
+) -> tuple[ScanTable, ScanTable]:
     """Part the scans into those trained on and those held out.
 
     Args:
         table: All scans of the store.
         holdout: Ids or shell patterns such as `btcv/*`.
+        excluded: Ids of scans that are in neither part.
 
     Returns:
         The training scans with a weight above 0, and the held-out scans.
@@ -103,14 +106,17 @@ def split_holdout(table: ScanTable, holdout: Sequence[str]) -> tuple[ScanTable, 
         ConfigError: A pattern matches no scan, or no scan is left to train on.
     """
     held = {scan_id for pattern in holdout for scan_id in _matching(table, pattern)}
-    train = tuple(row for row in table.rows if row.id not in held and row.weight > 0)
+    left = [row for row in table.rows if row.id not in excluded]
+    train = tuple(row for row in left if row.id not in held and row.weight > 0)
     if not train:
+        listed = f", {len(table) - len(left)} excluded by a list" if excluded else ""
         msg = (
             f"No scan is left to train on: the store has {len(table)}, {len(held)} of them held "
-            "out; expected at least one with a weight above 0. Change data.holdout or data.store."
+            f"out{listed}; expected at least one with a weight above 0. "
+            "Change data.holdout, data.exclude or data.store."
         )
         raise ConfigError(msg)
-    return ScanTable(train), ScanTable(tuple(row for row in table.rows if row.id in held))
+    return ScanTable(train), ScanTable(tuple(row for row in left if row.id in held))
 
 
 def _row(store: Store, scan_id: str, field_vox: Size) -> ScanRow:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vocodata.store import open_store
 from vocotrain.bill import bill_of_materials
 from vocotrain.errors import ConfigError
+from vocotrain.excluded_scans import Exclusions, read_excluded
 from vocotrain.scan_table import ScanTable, read_scan_table, split_holdout
 from vocotrain.sizes import ModelSize, model_size
 
@@ -29,6 +30,7 @@ class TrainingData:
         settings: What a sample looks like.
         training: Scans to draw from.
         held_out: Scans that are only looked at.
+        excluded: Scans that lists leave out.
         bill: What `data.json` gets.
     """
 
@@ -38,6 +40,7 @@ class TrainingData:
     settings: FieldSettings
     training: ScanTable
     held_out: ScanTable
+    excluded: Exclusions
     bill: dict[str, Any]
 
     @property
@@ -57,6 +60,7 @@ def look_up_data(config: PretrainConfig, *, processes: int = 1) -> TrainingData:
     Raises:
         ConfigError: No scans to train on, a holdout that matches none, or volumes that do not
             share out among the processes.
+        ManifestError: A list of `data.exclude` cannot be read.
         ModelSizeError: No such size.
         StoreError: No such store.
     """
@@ -65,16 +69,19 @@ def look_up_data(config: PretrainConfig, *, processes: int = 1) -> TrainingData:
     settings = config.objective.field_settings(size.crop_vox)
     store = open_store(config.data.store)
     table = read_scan_table(store, settings.field_vox)
-    training, held_out = split_holdout(table, config.data.holdout)
-    used = {row.id for row in (*training.rows, *held_out.rows)}
+    ids = [row.id for row in table.rows]
+    excluded = read_excluded(config.data.exclude, in_store=ids, store_digest=store.digest)
+    training, held_out = split_holdout(table, config.data.holdout, excluded.scans)
+    used = {row.id for row in (*training.rows, *held_out.rows)} | excluded.scans
     bill = bill_of_materials(
         store=config.data.store,
         digest=store.digest,
         training=training,
         held_out=held_out,
-        unused=[row.id for row in table.rows if row.id not in used],
+        unused=[scan for scan in ids if scan not in used],
+        excluded=excluded,
     )
-    return TrainingData(store, store.digest, size, settings, training, held_out, bill)
+    return TrainingData(store, store.digest, size, settings, training, held_out, excluded, bill)
 
 
 def _check_shares(batch_size: int, processes: int) -> None:

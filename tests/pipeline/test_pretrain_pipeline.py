@@ -95,5 +95,5 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(store, tmp_path):
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
     assert load_weights(VoCoEncoder("tiny"), Path(final) / "encoder.safetensors").share == 1.0
     bill = json.loads((killed / "data.json").read_text())
-    assert bill["counts"] == {"trained_on": 9, "held_out": 1, "unused": 0}
+    assert bill["counts"] == {"trained_on": 9, "held_out": 1, "unused": 0, "excluded": 0}
     assert bill["licences"] == {"CC-BY-4.0": 7, "unknown": 2}

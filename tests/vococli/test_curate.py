@@ -34,3 +34,33 @@ def test_the_curation_commands_from_store_to_list(tmp_path, capsys):
 def test_keeping_one_needs_a_place_for_the_list(tmp_path, capsys):
     assert main(["data", "dedup", str(tmp_path), "--keep", "first"]) == 2
     assert "--keep and --exclude go together" in capsys.readouterr().err
+
+
+def test_leaks_of_tasks_are_counted_and_the_list_feeds_training(tmp_path, capsys):
+    store, listed = str(twice(tmp_path)), tmp_path / "leaks.txt"
+    images = tmp_path / "tasks" / "BTCV" / "imagesTs"
+    images.mkdir(parents=True)
+    scan = tmp_path / "sources/btcv/images/case1.nii.gz"
+    (images / "x.nii.gz").write_bytes(scan.read_bytes())
+    words = ["data", "leak-check", store, "--against", "tasks", "--root", str(tmp_path / "tasks")]
+    assert main([*words, "--exclude", str(listed), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    # The small phantoms are boxes, alike enough to be near duplicates of one another.
+    assert {"kind": "exact", "scan": "btcv/case1"}.items() <= document["leaks"][-1].items()
+    assert document["tasks"] == [{"task": "btcv", "split": "imagesTs", "scans": 1, "leaked": 1}]
+    assert {"# checked = 1", "# leaked = 1", "btcv/case1"} <= set(listed.read_text().splitlines())
+    assert main(words) == 0
+    assert "btcv  imagesTs  1      1" in capsys.readouterr().out
+
+
+def test_a_missing_list_of_scans_ends_training_with_2(tmp_path, capsys):
+    words = ["--size", "tiny", "--data", str(twice(tmp_path)), "--out", str(tmp_path / "run")]
+    assert main(["train", "pretrain", *words, "--set", f"data.exclude=[{tmp_path}/none.txt]"]) == 2
+    assert "none.txt, cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_tasks_need_a_root_and_nothing_else_does(tmp_path, capsys):
+    for words in (["--against", "tasks"], ["--against", "x", "--root", "y"]):
+        assert main(["data", "leak-check", str(tmp_path), *words]) == 2
+        assert "--against tasks and --root go together" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Made-up trunks that differ as people do: organs, bones and air at places of their own."""
 
+import nibabel as nib
 import numpy as np
 
 from vocodata.geometry import Volume
@@ -23,3 +24,9 @@ def body(seed, *, size=(90, 70, 60), spacing_mm=(4.0, 4.0, 5.0), organs=70, nois
         hu[(sum(apart) < 1) & inside] = rng.choice([-850, 30, 60, 110, 400])
     hu += rng.normal(0, noise_hu, hu.shape)
     return Volume(np.clip(hu, -1024, 3071).astype(np.int16), np.diag([*spacing_mm, 1.0]))
+
+
+def save_body(folder, name, data_XYZ, spacing_mm=(4, 4, 5)):
+    """A NIfTI file of voxels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data_XYZ, np.diag([*spacing_mm, 1.0])), folder / f"{name}.nii")

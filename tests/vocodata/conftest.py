@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from tests.vocodata.bodies import body, save_body
 from vocodata.building import build
 
 
@@ -94,3 +95,26 @@ def tree():
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
     return read
+
+
+@pytest.fixture(scope="session")
+def doubled(tmp_path_factory):
+    """Two sources: `a` with three scans, `b` with two of them again and one that is new."""
+    folder = tmp_path_factory.mktemp("doubled")
+    for seed in range(3):
+        save_body(folder / "a", f"s{seed}", body(seed).data_XYZ)
+    # The same voxels mirrored and under spacings of 1 mm; slices of another, clipped.
+    save_body(folder / "b", "forced", body(1).data_XYZ[::-1], (1, 1, 1))
+    save_body(folder / "b", "part", np.clip(body(2).data_XYZ[:, :, 12:50], -175, 250))
+    save_body(folder / "b", "other", body(9).data_XYZ)
+    sources = [
+        {"name": name, "root": name, "preset": "demo", "layout": "glob", "images": "*.nii"}
+        for name in "ab"
+    ]
+    manifest = folder / "manifest.yaml"
+    manifest.write_text(json.dumps({"version": 1, "sources": sources}))
+    build(manifest, folder / "ct.zarr", workers=0)
+    only_a = folder / "a.yaml"
+    only_a.write_text(json.dumps({"version": 1, "sources": sources[:1]}))
+    build(only_a, folder / "a.zarr", workers=0)
+    return folder

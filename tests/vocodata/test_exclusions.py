@@ -4,7 +4,7 @@ import pytest
 
 from vocodata.building import build
 from vocodata.errors import ManifestError
-from vocodata.exclusions import exclusion_text, read_exclusions
+from vocodata.exclusions import exclusion_text, read_exclusion_list, read_exclusions
 from vocodata.store import open_store
 
 
@@ -14,6 +14,16 @@ def test_a_list_comes_back_and_yaml_is_taken_too(tmp_path):
     assert read_exclusions(path) == {"a/1", "b/2"}
     path.write_text("- a/1  # a word\n\n- b/2\n")
     assert read_exclusions(path) == {"a/1", "b/2"}
+
+
+def test_a_list_says_why_and_what_its_search_had_found(tmp_path):
+    path = tmp_path / "list.txt"
+    facts = {"checked": 24, "store_digest": "0ab"}
+    path.write_text(exclusion_text(["a/1"], why="leaks: a = b", facts=facts))
+    got = read_exclusion_list(path)
+    assert (got.scans, got.why, got.facts) == ({"a/1"}, "leaks: a = b", facts)
+    path.write_text("a/1 # x = 3\n# c/2 = 4\n")
+    assert read_exclusion_list(path).facts == {}
 
 
 def test_a_line_that_is_no_id_is_refused(tmp_path):

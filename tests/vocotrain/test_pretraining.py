@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from tests.training_store import SHAPES, small_run, write_store
 from vocotrain.checkpoint import training_tensors
+from vocotrain.data import FieldSource
 from vocotrain.errors import (
     CheckpointError,
     ResumeMismatchError,
@@ -24,6 +25,7 @@ from vocotrain.pretraining import pretrain, save, train_step
 from vocotrain.resume import load_run_config
 from vocotrain.run import opened_run
 from vocotrain.run_folder import locked
+from vocotrain.training_data import look_up_data
 from vocotrain.weights import load_weights, read_metadata
 
 # Everything with a state: released teacher, dropped rows, all moments, a line across a checkpoint.
@@ -270,3 +272,21 @@ def test_old_checkpoints_make_room(store, tmp_path):
         "step-00000003",
         "step-00000004",
     ]
+
+
+def test_a_listed_scan_is_never_drawn_and_lists_cannot_change_on_the_way(store, tmp_path):
+    listed = tmp_path / "listed.txt"
+    listed.write_text("clinic/b\nother/x\n")
+    words = [f"data.exclude=[{listed}]", "data.holdout=[]", "train.steps=2"]
+    config = small_run(store, tmp_path / "run", *words)
+    events = []
+    pretrain(config, on_event=events.append)
+    told = [event.values["message"] for event in events if event.stage == "warning"]
+    assert any("listed.txt (data.exclude) lists are not in the store" in words for words in told)
+    data = look_up_data(config)
+    source = FieldSource(data.store, data.training, data.settings, seed=0, batch_size=8)
+    drawn = {plan.scan.id for step in range(30) for plan in source.plans(step)}
+    assert drawn == {"clinic/a", "clinic/c", "trial/d"}
+    listed.write_text("clinic/a\n")
+    with pytest.raises(ResumeMismatchError, match="is in one only"):
+        pretrain(load_run_config(tmp_path / "run", ["train.steps=3"]), resume=True)

@@ -4,8 +4,13 @@ import pytest
 
 from tests.training_store import small_run
 from vocotrain.config import PretrainConfig, config_yaml
-from vocotrain.errors import CheckpointError, ConfigError
-from vocotrain.resume import MAY_CHANGE_ON_RESUME, check_resumable, load_run_config
+from vocotrain.errors import CheckpointError, ConfigError, ResumeMismatchError
+from vocotrain.resume import (
+    MAY_CHANGE_ON_RESUME,
+    check_resumable,
+    check_same_exclusions,
+    load_run_config,
+)
 from vocotrain.settings import keys_of
 
 
@@ -52,3 +57,14 @@ def test_a_damaged_bill_is_told(run, text):
         CheckpointError, match=r"data\.json is damaged; expected the store's digest"
     ):
         check_resumable(load_run_config(run), "abc")
+
+
+def test_lists_may_move_but_not_leave_out_other_scans(run):
+    check_same_exclusions(run, [])
+    (run / "data.json").write_text(json.dumps({"store_digest": "abc", "excluded": ["a/1"]}))
+    config = load_run_config(run, ["data.exclude=[elsewhere.txt]"])
+    check_resumable(config, "abc")
+    check_same_exclusions(run, ["a/1"])
+    for now in ([], ["a/1", "a/2"]):
+        with pytest.raises(ResumeMismatchError, match=r"started without 1 scans that data\.excl"):
+            check_same_exclusions(run, now)

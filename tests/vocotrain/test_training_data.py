@@ -1,7 +1,9 @@
 import pytest
 
 from tests.training_store import SHAPES, small_run, write_store
-from vocodata.errors import StoreError
+from vocodata.errors import ManifestError, StoreError
+from vocodata.exclusions import exclusion_text
+from vocodata.store import open_store
 from vocotrain.errors import ConfigError, ModelSizeError
 from vocotrain.training_data import look_up_data
 
@@ -14,13 +16,55 @@ def store(tmp_path_factory):
 
 def test_the_bill_accounts_for_every_scan(store, tmp_path):
     bill = look_up_data(small_run(store, tmp_path)).bill
-    assert bill["counts"] == {"trained_on": 2, "held_out": 1, "unused": 1}
+    assert bill["counts"] == {"trained_on": 2, "held_out": 1, "unused": 1, "excluded": 0}
     assert (bill["held_out"], bill["unused"]) == (["trial/d"], ["clinic/c"])
+    assert (bill["excluded"], bill["exclusion_lists"], bill["leaks"]) == ([], [], None)
     assert bill["licences"] == {"CC-BY-4.0": 2}
     assert bill["trained_on"][0].keys() == {
         *("id", "source", "licence", "weight", "window_hu", "digest"),
     }
     assert len(bill["store_digest"]) == 64
+
+
+def test_listed_scans_are_in_no_part_and_the_bill_says_by_which_list(store, tmp_path):
+    digest = open_store(store).digest
+    facts = {"checked": 9, "unreadable": 1, "leaked": 2, "leaking": 1, "store_digest": digest}
+    leaks = tmp_path / "leaks.txt"
+    leaks.write_text(exclusion_text(["clinic/a", "clinic/z"], why="leaks", facts=facts))
+    twins = tmp_path / "twins.txt"
+    twins.write_text(exclusion_text(["trial/d"], why="duplicates"))
+    config = small_run(store, tmp_path, f"data.exclude=[{leaks}, {twins}]")
+    data = look_up_data(config)
+    assert [row.id for row in data.training.rows] == ["clinic/b"]
+    assert len(data.held_out) == 0
+    assert data.bill["counts"] == {"trained_on": 1, "held_out": 0, "unused": 1, "excluded": 2}
+    assert data.bill["excluded"] == ["clinic/a", "trial/d"]
+    assert data.bill["leaks"] == {"checked": 9, "unreadable": 1, "leaked": 2, "leaking": 1}
+    first, second = data.bill["exclusion_lists"]
+    assert first == {
+        "name": "leaks.txt", "why": "leaks", "facts": facts, "excluded": 1, "unknown": ["clinic/z"]
+    }  # fmt: skip
+    assert (second["excluded"], second["unknown"]) == (1, [])
+    (warning,) = data.excluded.warnings
+    assert warning.startswith("1 of the scans that leaks.txt (data.exclude) lists are not in")
+    assert warning.endswith("the first is clinic/z.")
+
+
+def test_a_check_of_another_store_is_no_figure_of_this_one(store, tmp_path):
+    facts = {"checked": 9, "leaked": 2, "leaking": 1, "store_digest": "another"}
+    (tmp_path / "l.txt").write_text(exclusion_text(["clinic/a"], why="leaks", facts=facts))
+    bill = look_up_data(small_run(store, tmp_path, f"data.exclude=[{tmp_path}/l.txt]")).bill
+    assert bill["leaks"] is None
+    assert bill["exclusion_lists"][0]["facts"] == facts
+
+
+def test_lists_that_leave_nothing_or_are_not_there_are_refused(store, tmp_path):
+    (tmp_path / "l.txt").write_text("clinic/a\nclinic/b\n")
+    config = small_run(store, tmp_path, f"data.exclude=[{tmp_path}/l.txt]")
+    with pytest.raises(ConfigError, match="the store has 4, 1 of them held out, 2 excluded by"):
+        look_up_data(config)
+    with pytest.raises(ManifestError, match=r"none\.txt, cannot be read"):
+        look_up_data(small_run(store, tmp_path, f"data.exclude=[{tmp_path}/none.txt]"))
 
 
 @pytest.mark.parametrize(("batch_size", "processes"), [(4, 3), (2, 2), (6, 4)])

@@ -18,7 +18,9 @@ class Keep(StrEnum):
 
 Exclude = Annotated[
     Path | None,
-    typer.Option(help="Write the scans to leave out there, as a manifest's key exclude takes it."),
+    typer.Option(
+        help="Write the scans to leave out there, as a manifest's exclude and data.exclude take it."
+    ),
 ]
 
 
@@ -70,7 +72,8 @@ def dedup(
         raise typer.BadParameter(msg)
     clusters = find_duplicates(store)
     if exclude is not None:
-        text = exclusion_text(all_but_first(clusters), why="duplicates: all but the first")
+        why, facts = "duplicates: all but the first", {"groups": len(clusters)}
+        text = exclusion_text(all_but_first(clusters), why=why, facts=facts)
         exclude.write_text(text, encoding="utf-8")
     if as_json:
         print_json(plain(clusters))
@@ -81,24 +84,51 @@ def dedup(
 
 def leak_check(
     store: StorePath,
-    against: Annotated[Path, typer.Option(help="A store, a manifest, or a folder of scans.")],
+    against: Annotated[
+        Path,
+        typer.Option(
+            help="A store, a manifest, or a folder of scans; or the word tasks, with --root."
+        ),
+    ],
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder with a folder for each downstream task, for --against tasks."),
+    ] = None,
     exclude: Exclude = None,
     as_json: Json = False,
 ) -> None:
-    """Say which scans of another store, manifest or folder are in a store."""
-    from vocodata.duplicates import find_leaks
+    """Say which scans of a test set are in a store."""
     from vocodata.exclusions import exclusion_text
+    from vocodata.leaks import find_leaks
 
-    found = find_leaks(store, against)
+    if (str(against) == "tasks") != (root is not None):
+        msg = "--against tasks and --root go together: which tasks, and where their scans lie."
+        raise typer.BadParameter(msg)
+    by_task: list[tuple[str, str, int, int]] = []
+    if root is None:
+        found = find_leaks(store, against)
+    else:
+        from vocotrain.task_scans import find_task_leaks
+
+        of_tasks = find_task_leaks(store, root)
+        found = of_tasks.report
+        by_task = [
+            (each.task, each.split, len(each.scans), len(of_tasks.leaked(each.task)))
+            for each in of_tasks.tasks
+        ]
     if exclude is not None:
-        text = exclusion_text(found.scans, why="leaks: also on the other side of the check")
-        exclude.write_text(text, encoding="utf-8")
+        facts = {"against": against.name, **found.facts}
+        why = "leaks: also on the other side of the check"
+        exclude.write_text(exclusion_text(found.scans, why=why, facts=facts), encoding="utf-8")
+    header = ("task", "split", "scans", "leaked")
     if as_json:
-        print_json({**vars(found), "scans": found.scans})
+        tasks = [dict(zip(header, row, strict=True)) for row in by_task]
+        print_json({**vars(found), "scans": found.scans, "facts": found.facts, "tasks": tasks})
         return
     rows = [(leak.kind, leak.scan, leak.against, leak.evidence) for leak in found.leaks]
     print_table(("kind", "in the store", "against", "evidence"), rows)
     print_table(("unreadable", "reason"), list(found.unreadable.items()))
+    print_table(header, by_task)
     typer.echo(f"{len(found.scans)} scans of the store are among {found.checked} on the other side")
 
 

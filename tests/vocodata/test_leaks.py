@@ -1,0 +1,40 @@
+import pytest
+
+from tests.vocodata.bodies import body, save_body
+from vocodata.discover import Scan
+from vocodata.errors import ManifestError
+from vocodata.leaks import find_leaks
+from vocodata.store import open_store
+
+
+@pytest.mark.parametrize("against", ["b", "ct.zarr", "a.yaml"])
+def test_leaks_are_found_in_a_folder_a_store_and_a_manifest(doubled, against):
+    report = find_leaks(doubled / "a.zarr", doubled / against)
+    leaking = {"b": ("a/s1", "a/s2")}.get(against, ("a/s0", "a/s1", "a/s2"))
+    assert report.scans == leaking
+    kinds = {(leak.scan, leak.kind) for leak in report.leaks}
+    assert ("a/s1", "exact") in kinds
+    assert report.unreadable == {}
+
+
+def test_a_file_that_cannot_be_read_is_said_to_be_unchecked(doubled, tmp_path):
+    save_body(tmp_path / "there", "good", body(9).data_XYZ)
+    (tmp_path / "there" / "bad.nii").write_bytes(b"no scan")
+    report = find_leaks(doubled / "a.zarr", tmp_path / "there")
+    assert (report.checked, report.leaks) == (1, ())
+    assert list(report.unreadable) == ["against/bad"]
+
+
+def test_a_folder_that_is_not_there_is_refused(doubled, tmp_path):
+    with pytest.raises(ManifestError, match="expected a store, a manifest or a folder"):
+        find_leaks(doubled / "a.zarr", tmp_path / "nowhere")
+
+
+def test_leaks_are_found_in_a_list_of_scans_and_counted(doubled):
+    paths = [doubled / "b" / f"{name}.nii" for name in ("forced", "other", "missing")]
+    scans = [Scan(f"t/{p.stem}", "t", p.stem, p, None, None, "abdomen") for p in paths]
+    report = find_leaks(open_store(doubled / "a.zarr"), scans)
+    assert (report.scans, report.leaked) == (("a/s1",), ("t/forced",))
+    digest = open_store(doubled / "a.zarr").digest
+    counts = {"checked": 2, "unreadable": 1, "leaked": 1, "leaking": 1}
+    assert report.facts == {**counts, "store_digest": digest}

@@ -1,0 +1,103 @@
+"""Scans that lists leave out of a run, and what the lists' own searches had found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vocodata.exclusions import read_exclusion_list
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from vocodata.exclusions import Fact
+
+
+@dataclass(frozen=True)
+class UsedList:
+    """One list, as it was used.
+
+    Attributes:
+        name: Its file's name.
+        why: What it says of itself.
+        facts: Of the search that made it, such as how many scans it had checked.
+        excluded: Scans of the store that it lists.
+        unknown: Ids that it lists and the store does not have.
+    """
+
+    name: str
+    why: str
+    facts: Mapping[str, Fact]
+    excluded: int
+    unknown: tuple[str, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {**asdict(self), "facts": dict(self.facts), "unknown": list(self.unknown)}
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """All lists of a run together.
+
+    Attributes:
+        scans: Ids in the store that are left out.
+        lists: Each list.
+        store_digest: Of the store they are used on.
+    """
+
+    scans: frozenset[str]
+    lists: tuple[UsedList, ...]
+    store_digest: str
+
+    @property
+    def leaks(self) -> dict[str, int] | None:
+        """The figure of the leak checks made on this very store; None if there was none.
+
+        `checked` scans of the other side, `leaked` of them in the store, `unreadable` that nothing
+        is known of. The store's copies of them, `leaking`, are all among the scans left out.
+        """
+        keys = ("checked", "leaked", "leaking", "unreadable")
+        made_here = [
+            each.facts
+            for each in self.lists
+            if "leaked" in each.facts and each.facts.get("store_digest") == self.store_digest
+        ]
+        if not made_here:
+            return None
+        return {key: sum(int(facts.get(key, 0)) for facts in made_here) for key in keys}
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence for each list that names scans which the store does not have."""
+        return [
+            f"{len(each.unknown)} of the scans that {each.name} (data.exclude) lists are not in "
+            f"the store, the first is {each.unknown[0]}."
+            for each in self.lists
+            if each.unknown
+        ]
+
+
+def read_excluded(
+    paths: Iterable[str], *, in_store: Iterable[str], store_digest: str
+) -> Exclusions:
+    """Read the lists of a run.
+
+    Args:
+        paths: Their files.
+        in_store: Ids of all scans of the store.
+        store_digest: Of the store.
+
+    Raises:
+        vocodata.errors.ManifestError: A list cannot be read, or a line is no id.
+    """
+    known, lists = set(in_store), []
+    scans: set[str] = set()
+    for path in map(Path, paths):
+        each = read_exclusion_list(path)
+        inside = each.scans & known
+        scans |= inside
+        unknown = tuple(sorted(each.scans - known))
+        lists.append(UsedList(path.name, each.why, each.facts, len(inside), unknown))
+    return Exclusions(frozenset(scans), tuple(lists), store_digest)
