@@ -49,6 +49,7 @@ LONE_DOORS = {
     "nibabel": {"vocodata/readers/", "vocodata/write_nifti.py"},
     "pydicom": {"vocodata/readers/"},
     "SimpleITK": {"vocodata/readers/"},
+    "s3fs": {"vocodata/remote/s3.py"},
     "vocokernels": {"vocotrain/ops.py", "kernels/vocokernels/"},
 }
 

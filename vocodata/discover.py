@@ -1,7 +1,8 @@
 """From a manifest to a list of scans: one row a scan, the only place with paths.
 
 A scan's name comes from its path below the source's root, so it stays when others come or go, and
-holds nothing that the user did not put into a file name. Hidden files (`._scan.nii.gz`) are passed
+holds nothing that the user did not put into a file name; less where a name is a DICOM UID, and
+nothing of it where the manifest says `names: hashed`. Hidden files (`._scan.nii.gz`) are passed
 over. The layouts themselves are in vocodata/layouts.py.
 """
 
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from vocodata.errors import ManifestError
 from vocodata.exclusions import read_exclusions
+from vocodata.identifiers import hide_uids, keyed_hash
 from vocodata.layouts import find_entries
 from vocodata.tree import open_tree
 
@@ -52,6 +54,7 @@ class Scan:
         packed: Where the scan lies in an archive; None where image and labels are files.
         quality: Check -> what is done about it, where the manifest says.
         is_listed: A list of scans to leave out names it.
+        hides_names: Its files may be named after a patient, so no word of theirs is told.
     """
 
     id: str
@@ -67,22 +70,29 @@ class Scan:
     packed: Packed | None = None
     quality: Mapping[str, Policy] = field(default_factory=dict)
     is_listed: bool = False
+    hides_names: bool = False
 
 
-def find_scans(manifest: Manifest) -> list[Scan]:
+def find_scans(manifest: Manifest, *, salt: bytes = b"") -> list[Scan]:
     """Every scan of every source, sorted by id; no scan is opened.
 
-    A source whose count is not the expected one is logged as a warning, see `count_faults`.
+    A source whose count is not the expected one is logged as a warning, see `count_faults`; so are
+    ids of the list of scans to leave out that no scan has.
+
+    Args:
+        manifest: The sources.
+        salt: For names that hide identifiers (vocodata/identifiers.py); none is for looking only.
 
     Raises:
         ManifestError: Sources whose root or list is not there, that hold no scan, or whose layout
             cannot be told; all of them at once.
+        RemoteError: A server refuses, or does not answer.
     """
     scans: list[Scan] = []
     faults: list[str] = []
     for source in manifest.sources:
         try:
-            scans.extend(_scans_of(source))
+            scans.extend(_scans_of(source, salt))
         except ManifestError as error:
             faults.append(error.detail)
     if faults:
@@ -90,6 +100,10 @@ def find_scans(manifest: Manifest) -> list[Scan]:
     for fault in count_faults(manifest, scans):
         _log.warning(fault)
     listed = frozenset() if manifest.exclude is None else read_exclusions(manifest.exclude)
+    unknown = listed - {scan.id for scan in scans}
+    if unknown:
+        what = f"{len(unknown)} of its {len(listed)} ids, the first {min(unknown)}"
+        _log.warning(f"{manifest.exclude}: {what}, are no scan of the manifest.")
     marked = [replace(scan, is_listed=scan.id in listed) for scan in scans]
     return sorted(marked, key=lambda scan: scan.id)
 
@@ -104,9 +118,10 @@ def count_faults(manifest: Manifest, scans: Iterable[Scan]) -> list[str]:
     ]
 
 
-def _scans_of(source: Source) -> list[Scan]:
+def _scans_of(source: Source, salt: bytes) -> list[Scan]:
     tree = open_tree(source.name, source.root)
     entries = find_entries(source, tree)
+    tree.look_up(path for entry in entries for path in (entry.image, entry.labels) if path)
     if not entries:
         msg = (
             f"Source '{source.name}': no scan in {source.root} with layout '{source.layout}'; "
@@ -121,8 +136,18 @@ def _scans_of(source: Source) -> list[Scan]:
             f"is {repeated[0]}. List each once; weight says how often it is drawn."
         )
         raise ManifestError(msg)
-    names = scan_names([entry.name for entry in entries])
+    names = scan_names([_shown(source, entry, salt) for entry in entries])
     return [_scan(source, tree, entry, name) for entry, name in zip(entries, names, strict=True)]
+
+
+def _shown(source: Source, entry: Entry, salt: bytes) -> str:
+    """The entry's name without what may name a patient."""
+    name = hide_uids(entry.name, salt)
+    if source.names == "hashed":
+        name = keyed_hash(salt, f"{source.name}/{entry.name}", digits=16)
+    if entry.series:
+        name += f"-{keyed_hash(salt, f'{entry.name}/{entry.series}', digits=8)}"
+    return name
 
 
 def _scan(source: Source, tree: Tree, entry: Entry, name: str) -> Scan:
@@ -138,6 +163,7 @@ def _scan(source: Source, tree: Tree, entry: Entry, name: str) -> Scan:
         licence=source.licence,
         files=entry.files,
         quality=source.quality,
+        hides_names=source.names == "hashed",
         packed=tree.packed(entry.image, entry.files, entry.labels),
     )
 

@@ -2,7 +2,7 @@
 
     VocoDataError
     ├── UnreadableScanError (OSError)       the bytes cannot be read as one CT volume
-    ├── RemoteError (OSError)               a server refuses, or does not answer; exit code 4
+    ├── RemoteError (RuntimeError)          a server refuses, or does not answer; exit code 4
     ├── GeometryError (ValueError)          the voxels have no usable place in the patient
     ├── ImplausibleScanError (ValueError)   readable, yet not a CT that training should see
     ├── ManifestError (ValueError)          the list of sources is wrong
@@ -13,6 +13,7 @@
     │   ├── StoreUnreachableError (ConnectionError)   its server does not answer; exit code 4
     │   └── DiskFullError               exit code 4
     ├── LedgerError (ValueError)            the build's ledger is damaged or of another build
+    ├── SaltError (ValueError)              the salt that hides identifiers is lost or another one
     ├── SchedulerError (ConnectionError)    the Dask scheduler cannot be reached, or went away
     ├── BuildInterruptedError               stopped by a signal; resumable
     └── SampleUnavailableError (OSError)    the sample scans cannot be fetched
@@ -114,6 +115,7 @@ REASONS: dict[str, str] = {
     "source_changed": "The scan changed on its server after it was listed.",
     "unexpected_error": "Processing failed in a way nobody foresaw; the detail says how.",
     "ledger": "The ledger is damaged or belongs to another build.",
+    "salt": "The salt that hides identifiers is lost, too short, or another one.",
     "sample_unavailable": "The sample scans could not be fetched.",
 }
 
@@ -160,8 +162,11 @@ class UnreadableScanError(VocoDataError, OSError):
     """The bytes cannot be read as one CT volume."""
 
 
-class RemoteError(VocoDataError, OSError):
-    """A server refuses, does not answer, or cannot be spoken to."""
+class RemoteError(VocoDataError, RuntimeError):
+    """A server refuses, does not answer, or cannot be spoken to.
+
+    No OSError, so that nobody takes it for a damaged file.
+    """
 
     default_code = "source_unreachable"
     exit_code = 4
@@ -248,6 +253,13 @@ class LedgerError(VocoDataError, ValueError):
     """The build's ledger is damaged or belongs to another build."""
 
     default_code = "ledger"
+
+
+class SaltError(VocoDataError, ValueError):
+    """The salt that hides identifiers is lost, too short, or another one than before."""
+
+    default_code = "salt"
+    exit_code = 2
 
 
 class SampleUnavailableError(VocoDataError, OSError):

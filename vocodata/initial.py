@@ -60,7 +60,8 @@ def guess_sources(root: Path) -> list[Guess]:
     root = root.absolute()
     whole = _structured(root)
     if whole is None and root.is_dir() and not find_parts(root):
-        inside = [path for path in sorted(root.iterdir()) if not path.name.startswith(".")]
+        shown = (path for path in sorted(root.iterdir()) if not path.name.startswith("."))
+        inside = [path for path in shown if not is_file_name(path)]
         parts = [g for path in inside if (g := _structured(path)) is not None]
         if parts:
             known = {guess.root for guess in parts}

@@ -9,10 +9,11 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vocodata.errors import DiskFullError, StoreError, VocoDataError
+from vocodata.errors import REASONS, DiskFullError, StoreError, VocoDataError
+from vocodata.identifiers import without_uids
 from vocodata.ingest import process_scan
 from vocodata.presets import preset
-from vocodata.store.atomic import temporary_path
+from vocodata.remote.scratch import scratch_path
 from vocodata.store.writer import write_scan
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ def run_job(job: ScanJob) -> Outcome:
 
 
 def _store(job: ScanJob) -> CatalogRow:
-    # Beside the store, under a name that the next build sweeps should this process be killed.
-    scratch = temporary_path(job.store)
+    # Under a name that is swept later should this process be killed.
+    scratch = scratch_path(job.store)
     processed = process_scan(job.scan, preset(job.scan.preset), scratch=scratch)
     for attempt in range(1, STORE_ATTEMPTS + 1):
         try:
@@ -108,7 +109,9 @@ def _store(job: ScanJob) -> CatalogRow:
 
 def _excluded(job: ScanJob, reason: str, detail: str, began: float) -> Outcome:
     seconds = time.perf_counter() - began
-    return Outcome(job, reason=reason, detail=without_paths(detail, job.scan), seconds=seconds)
+    hides = job.scan.hides_names
+    told = REASONS[reason] if hides else without_paths(detail, job.scan)
+    return Outcome(job, reason=reason, detail=told, seconds=seconds)
 
 
 def killed(job: ScanJob, *, deaths: int) -> Outcome:
@@ -121,12 +124,16 @@ def killed(job: ScanJob, *, deaths: int) -> Outcome:
 
 
 def without_paths(detail: str, scan: Scan) -> str:
-    """A sentence with the source's places replaced by the scan's id: the store names no paths."""
+    """A sentence with the source's places replaced by the scan's id: the store names no paths.
+
+    Neither does it name UIDs, which files are often called by.
+    """
     places: set[str] = set()
-    for path in (scan.image, scan.labels):
+    archive = None if scan.packed is None else scan.packed.archive.path
+    for path in (scan.image, scan.labels, archive):
         if path is not None:
             for form in (path, path.absolute(), path.resolve()):
                 places |= {str(form), str(form.parent)}
     for place in sorted(places - {".", "/"}, key=len, reverse=True):
         detail = detail.replace(place, scan.id)
-    return detail
+    return without_uids(detail)

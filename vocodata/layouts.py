@@ -14,7 +14,6 @@ The root may be a folder or an archive; a layout sees both through a `Tree`.
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import json
 import os
 import re
@@ -47,6 +46,8 @@ class Entry:
         labels: Label file, or None.
         label_names: Label value -> structure if the data set says so, else None.
         files: Names of the slices, where the folder holds more than this series.
+        series: Then also its SeriesInstanceUID; it names a patient's visit, so only a keyed hash
+            of it may become part of a scan's name.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Entry:
     labels: Path | None = None
     label_names: Mapping[int, str] | None = None
     files: tuple[str, ...] = ()
+    series: str = ""
 
 
 def find_entries(source: Source, tree: Tree) -> list[Entry]:
@@ -62,7 +64,9 @@ def find_entries(source: Source, tree: Tree) -> list[Entry]:
     Raises:
         ManifestError: A list is not there, or not what the layout needs.
     """
-    return sorted(_FINDERS[source.layout](source, tree), key=lambda entry: entry.name)
+    return sorted(
+        _FINDERS[source.layout](source, tree), key=lambda entry: (entry.name, entry.series)
+    )
 
 
 def _auto(source: Source, tree: Tree) -> list[Entry]:
@@ -167,9 +171,7 @@ def _dicom(source: Source, tree: Tree) -> list[Entry]:
             entries.append(Entry(name, folder))
             continue
         for series, files in found.items():
-            # A UID names a patient's visit, so only its hash becomes part of a name.
-            short = hashlib.sha256(f"{name}/{series}".encode()).hexdigest()[:8]
-            entries.append(Entry(f"{name}-{short}", folder, files=tuple(sorted(files + unknown))))
+            entries.append(Entry(name, folder, files=tuple(sorted(files + unknown)), series=series))
     return entries
 
 

@@ -18,6 +18,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainValidator,
     ValidationError,
     model_validator,
 )
@@ -25,6 +26,7 @@ from pydantic import (
 from vocodata.errors import ManifestError
 from vocodata.presets import load_presets, unknown_preset
 from vocodata.quality import CHECKS, Policy
+from vocodata.remote.path import RemotePath, as_path, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,15 +45,17 @@ def _known_preset(name: str) -> str:
     return name
 
 
-def _local_place(root: Path) -> Path:
-    text = root.as_posix()
-    if "://" in text or text.partition(":")[0] in {"s3", "gs", "http", "https"}:
-        msg = "remote roots are not read yet. Copy the source to a folder, and name that"
+def _place(value: object) -> Path:
+    """A path or a URL, from a text."""
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value:
+        msg = f"a path or URL is needed, got {value!r}"
         raise ValueError(msg)
-    if text.lower().endswith(_UNREAD_ARCHIVES):
+    if value.lower().endswith(_UNREAD_ARCHIVES):
         msg = "7z and rar are not read. Unpack it to a folder, and name that"
         raise ValueError(msg)
-    return root
+    return as_path(value)
 
 
 def _known_checks(policies: dict[str, Policy]) -> dict[str, Policy]:
@@ -68,7 +72,7 @@ class Source(BaseModel):
     Attributes:
         name: Unique; becomes a folder of the store. Letters, digits, `.`, `_`, `-`.
         root: Folder with the scans, or an archive of them: zip or tar, whole, in parts, or a
-            folder of parts (vocodata/archives/parts.py).
+            folder of parts (vocodata/archives/parts.py). Also by `s3://` or `https://`.
         layout: How scans are found below the root; `auto` looks, and refuses when in doubt.
         preset: Row of presets.yaml.
         weight: How often training draws a scan of this source, relative to others.
@@ -81,13 +85,18 @@ class Source(BaseModel):
         label_names: Label value -> structure; before what a dataset.json says.
         quality: Check of vocodata/quality.py -> `keep`, `flag` or `exclude`.
         scans: Layout `datalist`: JSON file with lists `training` and `validation` of
-            `{"image": ..., "label": ...}`, paths below the root.
+            `{"image": ..., "label": ...}`, paths below the root. Also by URL.
+        anonymous: An `s3://` root is asked without credentials, as public buckets allow.
+        endpoint: Of an `s3://` root on another server than Amazon's; else what the environment
+            says (AWS_ENDPOINT_URL).
+        names: `path` names scans by their paths below the root; `hashed` by a keyed hash of
+            those, where files are named after patients.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    root: Annotated[Path, AfterValidator(_local_place)]
+    root: Annotated[Path, PlainValidator(_place)]
     layout: Layout = "auto"
     preset: Annotated[str, AfterValidator(_known_preset)]
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
@@ -99,7 +108,10 @@ class Source(BaseModel):
     images: str | None = None
     labels: str | None = None
     label_names: dict[Annotated[int, Field(ge=0, le=65535)], str] | None = None
-    scans: Path | None = None
+    scans: Annotated[Path, PlainValidator(_place)] | None = None
+    anonymous: bool = False
+    endpoint: str | None = None
+    names: Literal["path", "hashed"] = "path"
 
     @model_validator(mode="after")
     def _keys_fit_the_layout(self) -> Self:
@@ -109,6 +121,10 @@ class Source(BaseModel):
                 raise ValueError(msg)
         if self.layout == "datalist" and self.scans is None:
             msg = "layout 'datalist' needs the key scans, the JSON list of scans"
+            raise ValueError(msg)
+        is_bucket = isinstance(self.root, RemotePath) and self.root.scheme == "s3"
+        if (self.anonymous or self.endpoint) and not is_bucket:
+            msg = "anonymous and endpoint are for s3:// roots only"
             raise ValueError(msg)
         return self
 
@@ -188,10 +204,17 @@ def _document(path: Path) -> object:
 
 
 def _anchored(source: Source, base: Path) -> Source:
-    update: dict[str, Path] = {"root": base / source.root.expanduser()}
+    update: dict[str, Path] = {"root": _below(base, source.root)}
+    if isinstance(source.root, RemotePath):
+        anonymous, endpoint = source.anonymous, source.endpoint
+        update["root"] = source.root.reached(anonymous=anonymous, endpoint=endpoint)
     if source.scans is not None:
-        update["scans"] = base / source.scans.expanduser()
+        update["scans"] = _below(base, source.scans)
     return source.model_copy(update=update)
+
+
+def _below(base: Path, path: Path) -> Path:
+    return path if isinstance(path, RemotePath) else base / path.expanduser()
 
 
 def _first_hand(error: ValidationError) -> list[ErrorDetails]:
@@ -204,7 +227,7 @@ def _first_hand(error: ValidationError) -> list[ErrorDetails]:
 def _fault(details: ErrorDetails) -> str:
     key = _key(details["loc"])
     value = details["input"]
-    came = "" if isinstance(value, dict | list) else f", got {value!r}"
+    came = "" if isinstance(value, dict | list) else f", got {redacted(repr(value))}"
     match details["type"]:
         case "extra_forbidden":
             fields = list(Source.model_fields if len(details["loc"]) > 1 else Manifest.model_fields)

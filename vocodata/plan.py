@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
     from vocodata.discover import Scan
 
-TRANSIENT_REASONS = frozenset({"kills_worker", "out_of_memory", "io_error"})
+TRANSIENT_REASONS = frozenset(
+    {"kills_worker", "out_of_memory", "io_error", "source_unreachable", "source_changed"}
+)
 """Reasons that lie in the machine rather than the file: tried again by a resumed build."""
 BYTES_PER_VOXEL = {"zstd": 1.0, "lz4": 1.3}
 """Measured on five real chest and thorax scans at two spacings: 0.8 to 1.13 and 1.0 to 1.38."""

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from vocodata.archives import Archive, Member, Packed, list_archives
 from vocodata.archives.unpack import read_head
-from vocodata.errors import ManifestError, UnreadableScanError
+from vocodata.errors import ManifestError, RemoteError, UnreadableScanError
 from vocodata.readers import dicom_series, is_file_name
+from vocodata.remote.path import RemotePath
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +56,10 @@ class Tree(Protocol):
         """DICOM series of a file: its UID, "" if it cannot be told, None if it is no image."""
         ...
 
+    def look_up(self, paths: Iterable[Path]) -> None:
+        """Be told which files will be asked for."""
+        ...
+
     def packed(self, image: Path, files: tuple[str, ...], labels: Path | None) -> Packed | None:
         """The members that a scan is made of, or None where there is no archive."""
         ...
@@ -65,7 +70,22 @@ def open_tree(name: str, root: Path) -> Tree:
 
     Raises:
         ManifestError: The root is not there, or an archive that cannot be listed.
+        RemoteError: Its server refuses, or does not answer.
     """
+    try:
+        return _opened(name, root)
+    except RemoteError as error:
+        where = f"Source '{name}'"
+        raise error.named(where) from error
+
+
+def _remote_tree(name: str, root: RemotePath) -> Tree:
+    from vocodata.remote.tree import remote_tree
+
+    return remote_tree(name, root, series_of=dicom_series)
+
+
+def _opened(name: str, root: Path) -> Tree:
     try:
         archives = list_archives(root, series_of=dicom_series)
     except ManifestError as error:
@@ -76,6 +96,8 @@ def open_tree(name: str, root: Path) -> Tree:
         raise ManifestError(msg) from error
     if archives:
         return ArchiveTree(root, archives)
+    if isinstance(root, RemotePath) and (root.scheme != "s3" or root.is_dir()):
+        return _remote_tree(name, root)
     if root.is_dir():
         return FolderTree(root)
     msg = (
@@ -129,7 +151,10 @@ class FolderTree:
             with path.open("rb") as file:
                 return dicom_series(file)
         except PermissionError:
-            return "" if _may_be_dicom(path) else None
+            return "" if may_be_dicom(path) else None
+
+    def look_up(self, paths: Iterable[Path]) -> None:
+        """See `Tree`."""
 
     def packed(self, image: Path, files: tuple[str, ...], labels: Path | None) -> Packed | None:  # noqa: ARG002 (the tree of an archive needs them)
         """See `Tree`."""
@@ -192,24 +217,18 @@ class ArchiveTree:
 
     def exists(self, path: Path) -> bool:
         """See `Tree`."""
-        path = _plain(path)
+        path = self.plain(path)
         return path in self._members or path in self._folders
 
     def is_dir(self, path: Path) -> bool:
         """See `Tree`."""
-        return _plain(path) in self._folders
+        return self.plain(path) in self._folders
 
     def read_text(self, path: Path) -> str:
         """See `Tree`."""
-        if _plain(path) not in self._members:
+        if self.plain(path) not in self._members:
             raise FileNotFoundError(path)
-        archive, member = self._members[_plain(path)]
-        if archive.kind == "tar-stream":
-            msg = (
-                f"{path} lies in a compressed tar, where lists are not read. Say layout: glob, or "
-                "put the list beside the archive (layout: datalist)"
-            )
-            raise ValueError(msg)
+        archive, member = self._members[self.plain(path)]
         try:
             return read_head(archive, member, _TEXT_LIMIT_BYTES).decode("utf-8")
         except UnreadableScanError as error:
@@ -225,18 +244,26 @@ class ArchiveTree:
         try:
             return dicom_series(read_head(archive, member, _HEAD_BYTES))
         except UnreadableScanError:
-            return "" if _may_be_dicom(path) else None
+            return "" if may_be_dicom(path) else None
+
+    def look_up(self, paths: Iterable[Path]) -> None:
+        """See `Tree`."""
 
     def packed(self, image: Path, files: tuple[str, ...], labels: Path | None) -> Packed | None:
         """See `Tree`."""
-        found = self._of(_plain(image), files)
-        seg = [] if labels is None else self._of(_plain(labels), ())
+        found = self._of(self.plain(image), files)
+        seg = [] if labels is None else self._of(self.plain(labels), ())
         archives = list({archive for archive, _ in (*found, *seg)})
         if len(archives) > 1:
             msg = f"{image} and {labels} lie in two archives; expected one. Unpack the labels."
             raise ManifestError(msg)
         archive = archives[0] if archives else next(iter(self._members.values()))[0]
         return Packed(archive, tuple(m for _, m in found), tuple(m for _, m in seg))
+
+    @staticmethod
+    def plain(path: Path) -> Path:
+        """The path without `.` and `..`."""
+        return path.plain() if isinstance(path, RemotePath) else Path(os.path.normpath(path))
 
     def _of(self, path: Path, files: tuple[str, ...]) -> list[tuple[Archive, Member]]:
         """The member at a path and those that belong to it, or those in a folder."""
@@ -261,12 +288,9 @@ def _is_folder_with_file_name(name: str) -> bool:
     return is_file_name(Path(name))
 
 
-def _may_be_dicom(path: Path) -> bool:
+def may_be_dicom(path: Path) -> bool:
+    """Whether a name might be that of a DICOM file."""
     return path.suffix.lower() in _MAYBE_DICOM or path.suffix[1:].isdigit()
-
-
-def _plain(path: Path) -> Path:
-    return Path(os.path.normpath(path))
 
 
 def _below(path: Path, root: Path) -> str:

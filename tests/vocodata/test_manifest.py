@@ -73,10 +73,23 @@ def test_a_name_that_is_no_folder_name_is_refused(tmp_path, name):
     assert "sources[0].name" in faults(write(tmp_path, ROW | {"name": name}))
 
 
-@pytest.mark.parametrize("root", ["s3://bucket/x", "https://x.org/a"])
-def test_remote_roots_are_refused_with_what_to_do(tmp_path, root):
+@pytest.mark.parametrize(
+    ("root", "told"),
+    [
+        ("gs://bucket/x", "gs:// is not read; expected s3:// or https://"),
+        ("https:///a", "no host in https:///a; expected one"),
+        ("s3://me:secret@bucket/a", "an s3:// URL holds no user and no query"),
+    ],
+)
+def test_a_url_that_cannot_be_a_root_is_refused_with_what_to_do(tmp_path, root, told):
     text = faults(write(tmp_path, ROW | {"root": root}))
-    assert "sources[0].root: remote roots are not read yet. Copy the source to a folder" in text
+    assert f"sources[0].root: {told}" in text
+    assert "secret" not in text
+
+
+def test_options_of_a_bucket_are_refused_elsewhere(tmp_path):
+    text = faults(write(tmp_path, ROW | {"anonymous": True}))
+    assert "anonymous and endpoint are for s3:// roots only" in text
 
 
 @pytest.mark.parametrize("root", ["x.7z", "a/x.RAR"])

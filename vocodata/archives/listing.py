@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Literal
 
-from vocodata.archives.members import Archive, Kind, Member, checked
+from vocodata.archives.members import Archive, Member, checked
 from vocodata.archives.parts import find_parts, open_parts
 from vocodata.archives.tars import inflating, list_tar
 from vocodata.archives.zips import list_zip
@@ -51,7 +51,7 @@ def _listed(
     return archive, checked(members)
 
 
-def _kind(file: IO[bytes], path: Path) -> Kind:
+def _kind(file: IO[bytes], path: Path) -> Literal["zip", "tar", "tar-stream"]:
     start = file.read(512)
     file.seek(0)
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"PK00PK")):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-Kind = Literal["zip", "tar", "tar-stream"]
+Kind = Literal["zip", "tar", "tar-stream", "remote"]
 MAX_SCAN_BYTES = 2**34
 """Of one scan's members, unpacked: 2^31 voxels of 8 bytes. More is a decompression bomb."""
 
@@ -24,7 +24,8 @@ class Archive:
         path: Where its members seem to lie: `path/member`.
         parts: Its files, in order.
         kind: `zip`, `tar`, or `tar-stream` where a tar is compressed as a whole, so that a member
-            is reached only by inflating all before it.
+            is reached only by inflating all before it, or `remote` where there is no archive: each
+            member is an object of a server.
         state: Size and time of each part, for the digest of what a scan depends on.
     """
 
@@ -49,6 +50,7 @@ class Member:
         fault: Why it is not read, a key of `errors.REASONS`; empty if it is.
         series: Of a compressed tar, which cannot be looked at twice: its DICOM series, None if it
             is no DICOM file.
+        tag: Of a server's object, what changes with its content.
     """
 
     path: str
@@ -60,6 +62,7 @@ class Member:
     stamp: int = 0
     fault: str = ""
     series: str | None = None
+    tag: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,9 @@ class Packed:
         """What identifies the bytes: CRCs where there are any, else times as well."""
         whole = self.image + self.labels
         members: list[list[Any]] = [[m.path, m.size, m.crc, m.stamp, m.fault] for m in whole]
+        if self.archive.kind == "remote":
+            tags = [member.tag for member in whole]
+            return [["remote", len(self.image)], *members, tags]
         if all(member.crc is not None for member in whole):
             return [["zip", len(self.image)], *members]
         files = zip(self.archive.parts, self.archive.state, strict=True)

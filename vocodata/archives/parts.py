@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from vocodata.errors import ManifestError
+from vocodata.remote.objects import children
+from vocodata.remote.path import RangedFile, RemotePath
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +43,8 @@ def find_parts(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:
     Raises:
         ManifestError: A part is missing between others.
     """
+    if isinstance(root, RemotePath) and root.scheme != "s3":
+        return [(root, (root,))] if root.name.lower().endswith(SUFFIXES) else []
     if root.is_file():
         numbered = _NUMBERED.fullmatch(root.name)
         if numbered:
@@ -52,17 +56,16 @@ def find_parts(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:
     return [(root, parts)] if parts else []
 
 
-def open_parts(parts: Sequence[Path]) -> IO[bytes]:
-    """One stream over the parts, which can seek."""
-    return cast("IO[bytes]", io.BufferedReader(_Joined(parts), 1 << 18))
+def open_parts(parts: Sequence[Path], *, buffer_bytes: int = 1 << 18) -> IO[bytes]:
+    """One stream over the parts, which can seek; of remote parts, each buffer is one request."""
+    return cast("IO[bytes]", io.BufferedReader(_Joined(parts), buffer_bytes))
 
 
 def _of_folder(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:
-    with os.scandir(root) as entries:
-        shown = [entry for entry in entries if not entry.name.startswith(".")]
-    if any(not entry.is_file() for entry in shown):
+    shown = {name: kind for name, kind in _entries(root).items() if not name.startswith(".")}
+    if any(is_folder for is_folder in shown.values()):
         return []
-    files = sorted(root / e.name for e in shown if Path(e.name).suffix.lower() not in _BESIDE)
+    files = sorted(root / name for name in shown if Path(name).suffix.lower() not in _BESIDE)
     found: dict[Path, tuple[Path, ...]] = {}
     rest = []
     for file in files:
@@ -77,6 +80,14 @@ def _of_folder(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:
     if not rest:
         return sorted(found.items())
     return [(root, tuple(rest))] if not found and _are_pieces(rest) else []
+
+
+def _entries(root: Path) -> dict[str, bool]:
+    """Names in a folder, and whether each is something else than a file."""
+    if isinstance(root, RemotePath):
+        return children(root)
+    with os.scandir(root) as entries:
+        return {entry.name: not entry.is_file() for entry in entries}
 
 
 def _are_pieces(files: list[Path]) -> bool:
@@ -127,7 +138,7 @@ class _Joined(io.RawIOBase):
         self._parts = list(parts)
         self._ends = list(accumulate(sizes))
         self._at = 0
-        self._open: tuple[int, io.FileIO] | None = None
+        self._open: tuple[int, io.RawIOBase] | None = None
 
     def readable(self) -> bool:
         return True
@@ -150,10 +161,12 @@ class _Joined(io.RawIOBase):
         begins = self._ends[index - 1] if index else 0
         if self._open is None or self._open[0] != index:
             self.release()
-            self._open = (index, io.FileIO(self._parts[index]))
+            part = self._parts[index]
+            opened = RangedFile(part) if isinstance(part, RemotePath) else io.FileIO(part)
+            self._open = (index, opened)
         file = self._open[1]
         file.seek(self._at - begins)
-        count = file.readinto(buffer) or 0
+        count = int(file.readinto(buffer) or 0)
         self._at += count
         return count
 

@@ -14,6 +14,8 @@ from vocodata.archives.parts import open_parts
 from vocodata.archives.tars import read_stream_member, read_tar_member
 from vocodata.archives.zips import read_zip_member
 from vocodata.errors import REASONS, DiskFullError, UnreadableScanError, VocoDataError
+from vocodata.remote.fetching import fetch, fetch_head
+from vocodata.remote.path import RemotePath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 1 << 20
 """Enough of a file for its header."""
+REMOTE_HEAD_BYTES = 1 << 16
+"""The same of a file that has to be fetched."""
+_REMOTE_BUFFER_BYTES = 1 << 22
 
 
 @contextmanager
@@ -60,19 +65,19 @@ def unpacked(scan: Scan, *, scratch: Path | None = None, head_only: bool = False
 
 
 def read_head(archive: Archive, member: Member, count: int) -> bytes:
-    """The first bytes of a member that is not in a compressed tar.
+    """The first bytes of a member; in a compressed tar, all before it is inflated for them.
 
     Raises:
         UnreadableScanError: The member is damaged or unsafe.
     """
     _refuse_faulty(member)
+    if archive.kind == "remote":
+        return fetch_head(_remote(archive) / member.path, min(count, member.size))
     head = b""
-    with open_parts(archive.parts) as file:
-        read = read_zip_member if archive.kind == "zip" else read_tar_member
-        for piece in read(file, member):
-            head += piece
-            if len(head) >= count:
-                break
+    for piece in _pieces(archive, member, most_bytes=count):
+        head += piece
+        if len(head) >= count:
+            break
     return head[:count]
 
 
@@ -83,28 +88,40 @@ def _unpack(
     is_series = place != archive.path / members[0].path
     into = folder / (place.name or "series") if is_series else folder
     into.mkdir(parents=True)
+    if archive.kind == "remote":
+        fetch(_remote(archive), members, into, head_bytes=limit and REMOTE_HEAD_BYTES)
+        return into if is_series else into / place.name
     for member in sorted(members, key=lambda member: member.offset):
         with (into / Path(member.path).name).open("wb") as file:
-            for piece in _pieces(archive, member):
+            for piece in _pieces(archive, member, most_bytes=limit):
                 file.write(piece)
                 if limit is not None and file.tell() >= limit:
                     break
     return into if is_series else into / place.name
 
 
-def _pieces(archive: Archive, member: Member) -> Iterator[bytes]:
+def _pieces(archive: Archive, member: Member, *, most_bytes: int | None = None) -> Iterator[bytes]:
     if archive.kind == "tar-stream":
         yield from read_stream_member(archive, member)
         return
-    with open_parts(archive.parts) as file:
+    most = member.packed_size if most_bytes is None else most_bytes
+    is_remote = isinstance(archive.path, RemotePath)
+    buffer_bytes = min(_REMOTE_BUFFER_BYTES, max(most, 1 << 16)) if is_remote else 1 << 18
+    with open_parts(archive.parts, buffer_bytes=buffer_bytes) as file:
         read = read_zip_member if archive.kind == "zip" else read_tar_member
         yield from read(file, member)
+
+
+def _remote(archive: Archive) -> RemotePath:
+    assert isinstance(archive.path, RemotePath)
+    return archive.path
 
 
 def _refuse_unfit(scan: Scan, packed: Packed, place: Path, *, head_only: bool) -> None:
     """Refuse what is not there, faulty, too big for a scan, or too big for the disk."""
     if not packed.image:
-        msg = f"{scan.image} is not in the archive; expected a scan. Correct the list."
+        where = "on the server" if packed.archive.kind == "remote" else "in the archive"
+        msg = f"{scan.image} is not {where}; expected a scan. Correct the list."
         raise UnreadableScanError(msg, code="file_missing")
     for member in packed.image:
         _refuse_faulty(member)

@@ -1,0 +1,237 @@
+"""Sources in buckets and on web servers give the stores that the same files give from a disk."""
+
+import json
+import shutil
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+
+from tests.vocodata.conftest import write_sources
+from tests.vocodata.dicom_series import dataset
+from vocodata.building import build
+from vocodata.discover import find_scans
+from vocodata.errors import ManifestError, RemoteError
+from vocodata.forecast import forecast_build
+from vocodata.initial import first_manifest, guess_sources
+from vocodata.job import ScanJob, run_job
+from vocodata.manifest import load_manifest
+from vocodata.remote import as_path, objects
+
+
+def _manifest(folder, root, **keys):
+    row = {"name": "btcv", "preset": "abdomen", "licence": "CC-BY-4.0"} | keys
+    path = folder / "remote.yaml"
+    path.write_text(json.dumps({"version": 1, "sources": [row | {"root": str(root)}]}))
+    return path
+
+
+def _shards(report):
+    return {
+        path.relative_to(report.store).as_posix(): path.read_bytes()
+        for path in sorted(report.store.rglob("c.0.0.0"))
+    }
+
+
+GLOB = {
+    "layout": "glob",
+    "images": "images/*.nii.gz",
+    "labels": "labels/{id}.nii.gz",
+    "label_names": {2: "marker"},
+}
+
+
+@pytest.fixture
+def local(tmp_path):
+    """A local source of two scans with labels, and the store it gives."""
+    manifest = write_sources(tmp_path, 2, labels=True)
+    return tmp_path / "sources/btcv", build(manifest, tmp_path / "local.zarr", workers=0)
+
+
+@pytest.fixture
+def keeps_scratch_clean(tmp_path):
+    """After the test, no scratch lies beside any store."""
+    yield
+    assert [path for path in tmp_path.iterdir() if ".tmp-" in path.name] == []
+
+
+@pytest.mark.usefixtures("keeps_scratch_clean")
+def test_a_bucket_gives_the_store_that_its_files_give(tmp_path, local, upload):
+    folder, report = local
+    url = upload(folder, "deep/btcv/")
+    manifest = _manifest(tmp_path, url, **GLOB)
+    remote = build(manifest, tmp_path / "ct.zarr", workers=0)
+    assert (remote.stored, remote.excluded) == (2, {})
+    assert remote.digest == report.digest
+    assert _shards(remote) == _shards(report)
+    again = build(manifest, tmp_path / "ct.zarr", workers=0, resume=True)
+    assert again.skipped_done == 2
+
+
+def test_a_changed_object_is_built_anew(tmp_path, local, upload, s3):
+    url = upload(local[0])
+    manifest = _manifest(tmp_path, url, **GLOB)
+    before = build(manifest, tmp_path / "ct.zarr", workers=0)
+    other = (local[0] / "images/case0.nii.gz").read_bytes()
+    s3.put_object(Bucket=s3.bucket, Key="images/case1.nii.gz", Body=other)
+    after = build(manifest, tmp_path / "ct.zarr", workers=0, resume=True)
+    assert after.skipped_done == 1
+    assert after.digest != before.digest
+
+
+@pytest.mark.slow
+def test_workers_of_their_own_reach_a_bucket(tmp_path, local, upload):
+    manifest = _manifest(tmp_path, upload(local[0]), **GLOB)
+    assert build(manifest, tmp_path / "ct.zarr", workers=1).digest == local[1].digest
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_an_archive_in_a_bucket_is_read_in_place(tmp_path, local, upload, kind):
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    shutil.make_archive(packed / "btcv", kind.replace("tar.gz", "gztar"), local[0])
+    url = upload(packed)
+    manifest = _manifest(tmp_path, f"{url}/btcv.{kind}", **GLOB)
+    assert build(manifest, tmp_path / "ct.zarr", workers=0).digest == local[1].digest
+
+
+def test_parts_of_an_archive_in_a_bucket_are_joined(tmp_path, local, upload):
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    whole = tmp_path / "x.zip"
+    with zipfile.ZipFile(whole, "w") as file:
+        for path in sorted(local[0].rglob("*.nii.gz")):
+            file.write(path, path.relative_to(local[0]))
+    data = whole.read_bytes()
+    for number in range(3):
+        part = data[number * len(data) // 3 : (number + 1) * len(data) // 3]
+        (packed / f"x.zip.00{number + 1}").write_bytes(part)
+    manifest = _manifest(tmp_path, f"{upload(packed)}/x.zip", **GLOB)
+    assert build(manifest, tmp_path / "ct.zarr", workers=0).digest == local[1].digest
+
+
+def test_dicom_series_of_a_bucket_are_told_apart(tmp_path, upload):
+    folder = tmp_path / "dicom/case"
+    folder.mkdir(parents=True)
+    x, y, z = np.indices((24, 22, 16))
+    body = ((x - 12) ** 2 + (y - 11) ** 2 < 64) & (z > 1) & (z < 15)
+    hu = np.where(body, 40 + x, -1000).astype(np.int16)
+    for n in range(32):
+        slice_ = dataset(hu[:, :, n // 2].T + n % 2, (-10, 20, 2.0 * n), f"1.2.3.4.5.{n % 2}")
+        slice_.PixelSpacing = [4, 4]
+        slice_.save_as(folder / f"{n}.dcm", enforce_file_format=True)
+    (folder / "notes.txt").write_text("no image")
+    url = upload(tmp_path / "dicom")
+    rows = {"layout": "dicom", "preset": "demo", "licence": None}
+    remote = build(_manifest(tmp_path, url, **rows), tmp_path / "r.zarr", workers=0)
+    on_disk = build(_manifest(tmp_path, tmp_path / "dicom", **rows), tmp_path / "l.zarr", workers=0)
+    assert (remote.stored, remote.excluded) == (2, {})
+    assert sorted(_shards(remote).values()) == sorted(_shards(on_disk).values())
+
+
+def test_a_manifest_for_a_bucket_is_written_by_a_look_at_it(tmp_path, local, upload):
+    url = upload(local[0], "sets/btcv/")
+    (guess,) = guess_sources(as_path(url))
+    assert (guess.count, guess.labelled) == (2, 2)
+    text = first_manifest([guess], folder=tmp_path)
+    assert url in text
+    (tmp_path / "m.yaml").write_text(text)
+    forecast = forecast_build(load_manifest(tmp_path / "m.yaml"), tmp_path / "ct.zarr")
+    assert (forecast.scans, forecast.headers_read, forecast.unreadable) == (2, 2, {})
+    assert forecast.bytes > 1000
+
+
+def test_a_plan_fetches_the_beginnings_of_files_only(tmp_path, upload, monkeypatch):
+    import nibabel as nib
+
+    rng = np.random.default_rng(1)
+    noise = rng.integers(-1000, 1000, (80, 80, 40)).astype(np.int16)
+    (tmp_path / "big").mkdir()
+    nib.save(nib.Nifti1Image(noise, np.eye(4)), tmp_path / "big/a.nii.gz")
+    assert (tmp_path / "big/a.nii.gz").stat().st_size > 200_000
+    manifest = load_manifest(_manifest(tmp_path, upload(tmp_path / "big"), layout="auto"))
+    taken = []
+    read = objects.read
+    monkeypatch.setattr(objects, "read", lambda *a: taken.append(len(data := read(*a))) or data)
+    monkeypatch.delattr(objects, "save")
+    assert forecast_build(manifest, tmp_path / "ct.zarr").unreadable == {}
+    assert sum(taken) == 1 << 16
+
+
+LIST = {"training": [
+    {"image": f"images/case{n}.nii.gz", "label": f"labels/case{n}.nii.gz"} for n in range(2)
+]}  # fmt: skip
+
+
+@pytest.mark.usefixtures("keeps_scratch_clean")
+@pytest.mark.parametrize("by", ["list here", "list there", "dataset.json"])
+def test_a_web_server_gives_the_store_that_its_files_give(tmp_path, local, web, by):
+    shutil.copytree(local[0], web.folder / "a b/btcv")
+    keys = {"label_names": {2: "marker"}, "layout": "datalist", "scans": "list.json"}
+    place = {
+        "list here": tmp_path,
+        "list there": web.folder,
+        "dataset.json": web.folder / "a b/btcv",
+    }
+    name = "dataset.json" if by == "dataset.json" else "list.json"
+    (place[by] / name).write_text(json.dumps(LIST))
+    if by == "list there":
+        keys["scans"] = f"{web.url}/list.json"
+    if by == "dataset.json":
+        keys = {"label_names": {2: "marker"}, "layout": "msd"}
+    remote = build(
+        _manifest(tmp_path, f"{web.url}/a b/btcv/", **keys), tmp_path / "ct.zarr", workers=0
+    )
+    assert (remote.stored, remote.excluded) == (2, {})
+    strip = {path.replace("images-", ""): data for path, data in _shards(remote).items()}
+    assert strip == _shards(local[1])
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_on_a_web_server_is_read_by_ranges(tmp_path, local, web, kind):
+    shutil.make_archive(web.folder / "btcv", kind, local[0])
+    manifest = _manifest(tmp_path, f"{web.url}/btcv.{kind}", **GLOB)
+    assert build(manifest, tmp_path / "ct.zarr", workers=0).digest == local[1].digest
+
+
+def test_an_archive_needs_a_server_that_gives_ranges(tmp_path, local, web):
+    shutil.make_archive(web.folder / "btcv", "zip", local[0])
+    web.knows_ranges = False
+    with pytest.raises(RemoteError, match="gives files as a whole only") as caught:
+        find_scans(load_manifest(_manifest(tmp_path, f"{web.url}/btcv.zip", **GLOB)))
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("layout", [GLOB, {"layout": "auto"}, {"layout": "nnunet"}])
+def test_a_pattern_on_a_web_server_is_refused_with_what_to_do(tmp_path, web, layout):
+    manifest = load_manifest(_manifest(tmp_path, f"{web.url}/btcv/", **layout))
+    with pytest.raises(ManifestError, match="a web server, which has no list") as caught:
+        find_scans(manifest)
+    assert "layout: datalist with the key scans" in caught.value.detail
+
+
+def test_what_a_server_lacks_or_changed_is_excluded_by_name(tmp_path, local, web):
+    shutil.copytree(local[0] / "images", web.folder / "images")
+    items = [f"images/case{n}.nii.gz" for n in range(3)]
+    (tmp_path / "list.json").write_text(json.dumps({"training": items}))
+    manifest = load_manifest(_manifest(tmp_path, web.url, layout="datalist", scans="list.json"))
+    scans = find_scans(manifest)
+    with (web.folder / "images/case1.nii.gz").open("ab") as file:
+        file.write(b"more")
+    got = [run_job(ScanJob(scan, "", tmp_path / "x.zarr", "zstd")) for scan in scans]
+    assert [outcome.reason for outcome in got] == ["", "source_changed", "file_missing"]
+    assert not any("127.0.0.1" in outcome.detail for outcome in got)
+    report = build(manifest, tmp_path / "ct.zarr", workers=0)
+    assert report.found == report.stored + sum(report.excluded.values()) == 3
+
+
+def test_a_compressed_tar_holds_its_own_list(tmp_path, local):
+    (local[0] / "dataset.json").write_text(json.dumps(LIST))
+    with tarfile.open(tmp_path / "btcv.tar.gz", "w:gz") as file:
+        file.add(local[0], ".")
+    keys = {"layout": "msd", "label_names": {2: "marker"}}
+    report = build(
+        _manifest(tmp_path, tmp_path / "btcv.tar.gz", **keys), tmp_path / "ct.zarr", workers=0
+    )
+    assert (report.stored, report.excluded) == (2, {})

@@ -1,0 +1,137 @@
+"""What lies below a remote root: the tree of an archive whose members are objects.
+
+A bucket is listed once. A web server has no list: there, files are looked at when they are named.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from vocodata.archives.members import Archive, Member, Packed, safe_path
+from vocodata.errors import ManifestError, RemoteError, UnreadableScanError
+from vocodata.remote import objects
+from vocodata.remote.fetching import fetch_head
+from vocodata.tree import ArchiveTree, may_be_dicom
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from vocodata.remote.path import Found, RemotePath
+
+_HEADS = (1 << 13, 1 << 16)
+"""Bytes looked at to tell a DICOM file's series: few, then more if they did not say."""
+
+
+def remote_tree(
+    name: str, root: RemotePath, *, series_of: Callable[[bytes], str | None]
+) -> ArchiveTree:
+    """The tree below a root that is no archive.
+
+    Args:
+        name: Of the source, for messages.
+        root: Where.
+        series_of: As for `list_archives`.
+
+    Raises:
+        RemoteError: The server refuses or does not answer.
+    """
+    return BucketTree(root, series_of) if root.scheme == "s3" else WebTree(name, root)
+
+
+class BucketTree(ArchiveTree):
+    """Objects of a bucket."""
+
+    def __init__(self, root: RemotePath, series_of: Callable[[bytes], str | None]) -> None:
+        """List them."""
+        found = objects.listing(root)
+        super().__init__(root, [(_as_archive(root), [_member(n, f) for n, f in found.items()])])
+        self._root, self._series_of = root, series_of
+
+    def series_of(self, path: Path) -> str | None:
+        """See `Tree`; the first call looks at all files, many at a time."""
+        return self._series.get(path)
+
+    @cached_property
+    def _series(self) -> dict[Path, str | None]:
+        paths = [path for path in self.files() if path in self._members]
+        return dict(zip(paths, objects.many(self._one_series, paths), strict=True))
+
+    def _one_series(self, path: Path) -> str | None:
+        if path.name.upper() == "DICOMDIR":
+            return None
+        member = self._members[path][1]
+        series: str | None = None
+        try:
+            for count in _HEADS:
+                series = self._series_of(fetch_head(self._root / member.path, count))
+                if series != "" or member.size <= count:
+                    break
+        except (RemoteError, UnreadableScanError):
+            return "" if may_be_dicom(path) else None
+        return series
+
+
+class WebTree(ArchiveTree):
+    """Files of a web server, as far as somebody named them."""
+
+    def __init__(self, name: str, root: RemotePath) -> None:
+        """Nothing is known yet."""
+        super().__init__(root, [])
+        self._name, self._root, self._archive = name, root, _as_archive(root)
+        self._looked: set[Path] = set()
+
+    def look_up(self, paths: Iterable[Path]) -> None:
+        """Look at files, many at a time; those that are there become members."""
+        new = sorted({path for path in map(self.plain, paths) if path not in self._looked})
+        self._looked.update(new)
+        for path, found in zip(new, objects.many(self._look, new), strict=True):
+            if found is not None:
+                member = _member(path.relative_to(self.root).as_posix(), found)
+                self._members[path] = (self._archive, member)
+                self._below.setdefault(path.parent, []).append(path)
+
+    def _look(self, path: Path) -> Found | None:
+        return objects.probe(self._root / path.relative_to(self.root).as_posix())
+
+    def exists(self, path: Path) -> bool:
+        """See `Tree`."""
+        self.look_up([path])
+        return super().exists(path)
+
+    def files(self) -> list[Path]:
+        """Refused."""
+        raise self._no_list()
+
+    def glob(self, pattern: str) -> list[Path]:
+        """Refused."""
+        so = f", so {pattern!r} cannot be matched"
+        raise self._no_list(so)
+
+    def packed(self, image: Path, files: tuple[str, ...], labels: Path | None) -> Packed:
+        """See `Tree`."""
+        self.look_up([image] if labels is None else [image, labels])
+        found = super()._of(self.plain(image), files)
+        seg = [] if labels is None else super()._of(self.plain(labels), ())
+        return Packed(self._archive, tuple(m for _, m in found), tuple(m for _, m in seg))
+
+    def _no_list(self, so: str = "") -> ManifestError:
+        msg = (
+            f"Source '{self._name}': {self.root} is on a web server, which has no list of its "
+            f"files{so}. Name the scans (layout: datalist with the key scans, or layout: msd), or "
+            "let root be one archive."
+        )
+        return ManifestError(msg)
+
+
+def _as_archive(root: RemotePath) -> Archive:
+    return Archive(root, (), "remote", ())
+
+
+def _member(name: str, found: Found) -> Member:
+    path, is_safe = safe_path(name)
+    fault = "" if is_safe else "archive_unsafe_path"
+    return Member(
+        path, 0, found.size, found.size, stamp=found.modified_ns, fault=fault, tag=found.tag
+    )
