@@ -46,6 +46,8 @@ class Census(NamedTuple):
         marks: (72,) uint32, 24 of each axis, 0 where there are fewer slices.
         flat_slices: Axial slices that hold one value only.
         repeated_slices: Axial slices with the content of the one before; flat ones do not count.
+        lowest_hu: Smallest value of the file, neither rounded nor clipped.
+        highest_hu: Largest value of the file.
     """
 
     counts: NDArray[np.int64]
@@ -53,6 +55,8 @@ class Census(NamedTuple):
     marks: NDArray[np.uint32]
     flat_slices: int
     repeated_slices: int
+    lowest_hu: float
+    highest_hu: float
 
 
 def take_census(volume: Volume) -> Census:
@@ -64,6 +68,7 @@ def take_census(volume: Volume) -> Census:
     """
     laid = in_memory_order(_as_int16(volume.data_XYZ))
     counts, *along_kji = _tally(laid.data_KJI, _weights(), *MARK_WINDOW_HU)
+    low, high = _range(volume.data_XYZ, counts)
     axes = laid.along_xyz(along_kji)
     z_sums = axes[2]
     is_flat = _flat_slices(volume.data_XYZ, z_sums)
@@ -76,6 +81,8 @@ def take_census(volume: Volume) -> Census:
         marks=np.concatenate(sorted(marks, key=lambda each: each.tobytes())),
         flat_slices=int(is_flat.sum()),
         repeated_slices=int(alike.sum()),
+        lowest_hu=low,
+        highest_hu=high,
     )
 
 
@@ -91,12 +98,20 @@ def _as_int16(data_XYZ: NDArray[Any]) -> NDArray[np.int16]:
     return turned
 
 
+def _range(data_XYZ: NDArray[Any], counts: NDArray[np.int64]) -> tuple[float, float]:
+    """Smallest and largest value; of int16 the counts tell."""
+    if data_XYZ.dtype != np.int16:
+        return float(data_XYZ.min()), float(data_XYZ.max())
+    present = np.flatnonzero(counts)
+    return float(present[0] - _LOWEST), float(present[-1] - _LOWEST)
+
+
 def _flat_slices(data_XYZ: NDArray[Any], z_sums: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Which axial slices hold one value. Only those that the sums allow for are looked at."""
     area = data_XYZ.shape[0] * data_XYZ.shape[1]
     first = _as_int16(data_XYZ[:1, :1])[0, 0].astype(np.int64) + _LOWEST
     may_be = z_sums[:, 0] == _weights()[first, 0] * np.uint64(area)
-    is_flat = np.zeros_like(may_be)
+    is_flat: NDArray[np.bool_] = np.zeros_like(may_be)
     for z in np.flatnonzero(may_be):
         is_flat[z] = (data_XYZ[:, :, z] == data_XYZ[0, 0, z]).all()
     return is_flat

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vocodata.census import Census
     from vocodata.discover import Scan
     from vocodata.geometry import Header
     from vocodata.presets import Preset
@@ -94,7 +95,7 @@ class ProcessedScan:
         fingerprint: Small text that stays alike for near-duplicates (vocodata/fingerprint.py).
         source_shape_XYZ: Voxels of the file, put straight, along its RAS-ordered axes.
         source_spacing_mm: Spacing of the file along its RAS-ordered axes, mm.
-        source_digest: Hex SHA-256 of the file's voxels in RAS order, whatever file held them.
+        source_digest: Of the file's voxels in RAS order, whatever file held them (`voxel_digest`).
         flags: Short words on what a reader should know: `straightened` (slices leaned, as from a
             tilted gantry), `rounded_hu` (HU were not whole), `clipped_hu` (some did not fit
             int16), and the checks of vocodata/quality.py that the file does not pass.
@@ -147,8 +148,8 @@ def _process(scan: Scan, preset: Preset) -> ProcessedScan:
     header = read_header(scan.image, files=scan.files)
     _refuse_implausible_grid(header, preset)
     source = orient_ras(read_volume(scan.image, files=scan.files))
-    _refuse_implausible_values(source)
     census = take_census(source)
+    _refuse_implausible_values(source, census)
     quality = measure(source, census)
     failed = _refuse_by_policy(scan, failed_checks(quality, preset.quality))
     fingerprint_text = fingerprint(source, census)
@@ -238,9 +239,9 @@ def _refuse_by_policy(scan: Scan, failed: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(check for check in failed if policy_of(check, scan.quality) == "flag")
 
 
-def _refuse_implausible_values(source: Volume) -> None:
+def _refuse_implausible_values(source: Volume, census: Census) -> None:
     """Raise if the values cannot be HU at all."""
-    low, high = float(source.data_XYZ.min()), float(source.data_XYZ.max())
+    low, high = census.lowest_hu, census.highest_hu
     if low == high:
         msg = f"All voxels are {low:g}; expected a CT. Fetch the scan again, or leave it out."
         raise ImplausibleScanError(msg, code="constant_volume")
@@ -250,7 +251,7 @@ def _refuse_implausible_values(source: Volume) -> None:
             f"{MIN_HU_RANGE:g}. Was the scan normalised? Use the original."
         )
         raise ImplausibleScanError(msg, code="implausible_hu")
-    if source.data_XYZ.dtype == np.int16:
+    if _INT16.min <= low and high <= _INT16.max:
         return
     outside = np.count_nonzero((source.data_XYZ < _INT16.min) | (source.data_XYZ > _INT16.max))
     if outside > MAX_CLIPPED_SHARE * source.data_XYZ.size:
@@ -264,13 +265,12 @@ def _refuse_implausible_values(source: Volume) -> None:
 
 def _as_int16(volume: Volume) -> tuple[Volume, int]:
     """Rounded half up and clipped to int16, and how many voxels were clipped."""
-    data = volume.data_XYZ
-    if data.dtype == np.int16:
+    if volume.data_XYZ.dtype == np.int16:
         return volume, 0
-    clipped = int(np.count_nonzero((data < _INT16.min) | (data > _INT16.max)))
-    whole = np.floor(data + np.float32(0.5))
-    np.clip(whole, _INT16.min, _INT16.max, out=whole)
-    return Volume(whole.astype(np.int16), volume.affine), clipped
+    data_ZYX = volume.data_XYZ.transpose(2, 1, 0)
+    whole_ZYX = np.empty(data_ZYX.shape, np.int16)
+    clipped = _round(data_ZYX, whole_ZYX)
+    return Volume(whole_ZYX.transpose(2, 1, 0), volume.affine), int(clipped)
 
 
 def _foreground(hu: Volume, preset: Preset) -> Box:
@@ -328,3 +328,17 @@ def _histogram(data_ZYX: NDArray[np.int16]) -> NDArray[np.int64]:
             for x in range(data_ZYX.shape[2]):
                 counts[np.int64(data_ZYX[z, y, x]) + 32768] += 1
     return counts
+
+
+@compiled
+def _round(data_ZYX: NDArray[np.float32], whole_ZYX: NDArray[np.int16]) -> int:
+    """Fill `whole_ZYX`; how many values did not fit."""
+    clipped = 0
+    low, high, half = np.float32(-32768), np.float32(32767), np.float32(0.5)
+    for z in range(data_ZYX.shape[0]):
+        for y in range(data_ZYX.shape[1]):
+            for x in range(data_ZYX.shape[2]):
+                value = data_ZYX[z, y, x]
+                clipped += (value < low) | (value > high)
+                whole_ZYX[z, y, x] = np.int16(min(max(np.floor(value + half), low), high))
+    return clipped

@@ -109,8 +109,10 @@ def cell_means(volume: Volume) -> NDArray[np.float32]:
             data_XYZ, spacing[axis] = np.repeat(data_XYZ, parts, axis), length / parts
     tables = [_cells_of(n, s) for n, s in zip(data_XYZ.shape, spacing, strict=True)]
     (at_x, in_x), (at_y, in_y), (at_z, in_z) = tables
-    means: NDArray[np.float32] = _cell_means(data_XYZ, at_x, in_x, at_y, in_y, at_z, in_z)
-    return means
+    means_ZYX: NDArray[np.float32] = _cell_means(
+        data_XYZ.transpose(2, 1, 0), at_x, in_x, at_y, in_y, at_z, in_z
+    )
+    return means_ZYX.transpose(2, 1, 0)
 
 
 def _cells_of(voxels: int, spacing_mm: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -129,7 +131,7 @@ def _cells_of(voxels: int, spacing_mm: float) -> tuple[NDArray[np.int64], NDArra
 
 @compiled
 def _cell_means(
-    data_XYZ: NDArray[Any],
+    data_ZYX: NDArray[Any],
     at_x: NDArray[np.int64],
     in_x: NDArray[np.float32],
     at_y: NDArray[np.int64],
@@ -137,31 +139,63 @@ def _cell_means(
     at_z: NDArray[np.int64],
     in_z: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """Mean of the window over cells; a voxel counts in up to two cells along each axis."""
+    """Mean of the window over cells; a voxel counts in up to two cells along each axis.
+
+    Shares of the further cell are float64, as they come out of 1 - share: fingerprints depend on
+    the last bit of these sums.
+    """
     low, high = np.float32(WINDOW_HU[0]), np.float32(WINDOW_HU[1])
-    shape = (at_x[-1] + 1, at_y[-1] + 1, at_z[-1] + 1)
+    shape = (at_z[-1] + 1, at_y[-1] + 1, at_x[-1] + 1)
     sums, weights = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    row, row_weight = np.zeros(shape[0] + 1, np.float32), np.zeros(shape[0] + 1, np.float32)
+    values_YX, row = np.empty((at_y.size, at_x.size), np.float32), np.empty(shape[2], np.float32)
+    row_weight = np.empty(shape[2], np.float32)
+    is_backwards = data_ZYX.strides[1] < 0
+    _add_up_row(np.ones(at_x.size, np.float32), at_x, in_x, row_weight)
     for z in range(at_z.size):
-        for y in range(at_y.size):
-            row[:], row_weight[:] = 0, 0
+        # Forwards through memory, whatever way the patient lies; added up in RAS order.
+        for n in range(at_y.size):
+            y = at_y.size - 1 - n if is_backwards else n
+            line, values = data_ZYX[z, y], values_YX[y]
             for x in range(at_x.size):
-                value = min(max(np.float32(data_XYZ[x, y, z]), low), high) - low
-                row[at_x[x]] += value * in_x[x]
-                row[at_x[x] + 1] += value * (1 - in_x[x])
-                row_weight[at_x[x]] += in_x[x]
-                row_weight[at_x[x] + 1] += 1 - in_x[x]
+                values[x] = min(max(np.float32(line[x]), low), high) - low
+        for y in range(at_y.size):
+            _add_up_row(values_YX[y], at_x, in_x, row)
             for dz in range(2):
-                share_z = in_z[z] if dz == 0 else 1 - in_z[z]
+                share_z = np.float64(in_z[z]) if dz == 0 else 1 - np.float64(in_z[z])
                 for dy in range(2):
-                    share = share_z * (in_y[y] if dy == 0 else 1 - in_y[y])
+                    share_y = np.float64(in_y[y]) if dy == 0 else 1 - np.float64(in_y[y])
+                    share = share_z * share_y
                     if share <= 0:
                         continue
-                    for cell in range(shape[0]):
-                        sums[cell, at_y[y] + dy, at_z[z] + dz] += share * row[cell]
-                        weights[cell, at_y[y] + dy, at_z[z] + dz] += share * row_weight[cell]
+                    cells = sums[at_z[z] + dz, at_y[y] + dy]
+                    cell_weights = weights[at_z[z] + dz, at_y[y] + dy]
+                    for cell in range(row.size):
+                        cells[cell] += share * row[cell]
+                        cell_weights[cell] += share * row_weight[cell]
     means: NDArray[np.float32] = sums / (weights * (high - low) + np.float32(1e-12))
     return means
+
+
+@compiled
+def _add_up_row(
+    values: NDArray[np.float32],
+    at: NDArray[np.int64],
+    inside: NDArray[np.float32],
+    row: NDArray[np.float32],
+) -> None:
+    """Sums of a row of voxels over cells; only the last voxel of a cell reaches into the next."""
+    row[:] = 0
+    cell, total = at[0], np.float32(0)
+    for x in range(at.size):
+        if at[x] != cell:
+            row[cell] = total
+            cell = at[x]
+            # What the voxel before left for this cell, which is the next one or there is no rest.
+            total = row[cell]
+        total += values[x] * inside[x]
+        if inside[x] < 1 and cell + 1 < row.size:
+            row[cell + 1] += values[x] * (1 - np.float64(inside[x]))
+    row[cell] = total
 
 
 def _smooth(cells_XYZ: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:

@@ -119,7 +119,7 @@ def measure(volume: Volume, census: Census) -> dict[str, float]:
         "spacing_mm": max(spacing),
         "flat_slices": census.flat_slices / size.z,
         "repeated_slices": census.repeated_slices / size.z,
-        "highest_hu": float(volume.data_XYZ.max()),
+        "highest_hu": census.highest_hu,
         **_of_counts(census.counts),
         **_of_sample(sample_XYZ),
     }

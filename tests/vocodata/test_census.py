@@ -60,3 +60,32 @@ def test_flat_and_repeated_slices_are_counted():
     data[:, :, 21] = data[:, :, 20]
     census = take_census(Volume(data, np.eye(4)))
     assert (census.flat_slices, census.repeated_slices) == (3, 1)
+
+
+@given(volumes(), st.sampled_from(TURNS))
+def test_a_census_does_not_see_the_layout_in_memory(volume, turn):
+    axes, _ = turn
+    data = np.clip(volume.data_XYZ, -40000, 40000)
+    laid = np.ascontiguousarray(turned(data, turn))
+    back = laid[tuple(slice(None, None, sign) for sign in turn[1])].transpose(np.argsort(axes))
+    assert np.array_equal(back, data)
+    one, other = (take_census(Volume(each, np.eye(4))) for each in (data, back))
+    for mine, theirs in zip(one, other, strict=True):
+        assert np.array_equal(mine, theirs)
+
+
+def test_the_range_is_that_of_the_file_not_of_what_was_counted():
+    volume = body(5)
+    wide = volume.data_XYZ.astype(np.float32) + np.float32(0.25)
+    wide[0, 0, 0], wide[1, 0, 0] = -40000.5, 40000.5
+    census = take_census(Volume(wide, volume.affine))
+    assert (census.lowest_hu, census.highest_hu) == (-40000.5, 40000.5)
+    assert (census.counts[0], census.counts[-1]) == (1, 1)
+    whole = take_census(volume)
+    assert (whole.lowest_hu, whole.highest_hu) == (volume.data_XYZ.min(), volume.data_XYZ.max())
+
+
+def test_values_that_round_alike_are_no_flat_slice():
+    data = np.zeros((4, 4, 4), np.float32)
+    data[0, 0, 0] = 0.25
+    assert take_census(Volume(data, np.eye(4))).flat_slices == 3

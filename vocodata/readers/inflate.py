@@ -27,7 +27,7 @@ except ImportError:
     _deflate = zlib
 
 GZIP_MAGIC = b"\x1f\x8b"
-_CHUNK_BYTES = 1 << 18
+_CHUNK_BYTES = 1 << 16
 _GZIP_WINDOW_BITS = 31
 MAX_REST_BYTES = 1 << 26
 """Behind the voxels of a gzip file, read only to prove the checksum."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from vocodata.store.catalog import CatalogRow, Triple
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the layout and of what processing does; a change makes every scan be built anew."""
 STORE_KIND = "voco-store"
 DOCUMENT = "zarr.json"
