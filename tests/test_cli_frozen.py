@@ -25,6 +25,7 @@ FLAGS = {
         "--max-excluded",
         "--ledger",
         "--codec",
+        "--salt-file",
         "--json",
     ],
     "data status": ["STORE", "--json"],

@@ -25,6 +25,7 @@ from vocodata.errors import (
     StoreExistsError,
 )
 from vocodata.executor import Lost, run_dask, run_inline, usable_cores
+from vocodata.identifiers import Salt, take_salt
 from vocodata.job import Outcome, ScanJob, killed, run_job
 from vocodata.ledger import EXCLUDED, STORED, Ledger, default_ledger
 from vocodata.lock import build_lock, is_locked
@@ -63,20 +64,22 @@ def build(
     max_excluded: int | None = None,
     ledger: str | Path | None = None,
     codec: str = "zstd",
+    salt_file: str | Path | None = None,
     on_event: Callable[[BuildEvent], None] | None = None,
 ) -> BuildReport:
     """Build a store, or go on with one.
 
     Args:
         manifest: The sources, or the file that names them.
-        out: Folder of the store.
+        out: Folder of the store, or an `s3://` URL.
         workers: Processes; 0 works in this one without Dask, None takes the cores at hand.
         scheduler: Address of a running Dask scheduler, instead of processes here.
         resume: Go on with what is there: scans done by the same recipe stay.
         overwrite: Throw away what is there.
         max_excluded: Kept in the report, for `exceeds`.
-        ledger: SQLite file; `<out>.ledger.sqlite` if None.
+        ledger: SQLite file; as `default_ledger` has it if None.
         codec: `zstd`, or `lz4` for faster reading at 17 to 29 % more bytes.
+        salt_file: For names that hide identifiers; as `take_salt` has it if None.
         on_event: Called with what happens.
 
     Returns:
@@ -86,24 +89,39 @@ def build(
         ManifestError: The manifest is wrong, or a source has no scan.
         StoreExistsError: The folder is not empty, and neither `resume` nor `overwrite` is given.
         StoreLockedError: Another build is at work there.
+        SaltError: The salt that the store's names were made with is not there.
+        RemoteError: The server of a source refuses, or does not answer.
         DiskFullError: No room; the build can be resumed.
         BuildInterruptedError: SIGINT or SIGTERM came; what is done is in the catalogue.
     """
     root = local_path(out)
-    scans = find_scans(manifest if isinstance(manifest, Manifest) else load_manifest(manifest))
+    path = default_ledger(root) if ledger is None else Path(ledger)
+    salt = _salt(path, salt_file, resume=resume)
+    known = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
+    scans = find_scans(known, salt=salt.key)
     if resume and overwrite:
         msg = "Both resume and overwrite are given; expected one of them."
         raise StoreError(msg)
     with build_lock(root):
         is_fresh = _prepare(root, resume=resume, overwrite=overwrite)
-        path = default_ledger(root) if ledger is None else Path(ledger)
+        salt.keep()
         with Ledger(path) as book:
             _own_ledger(book, root, is_default=ledger is None)
             if is_fresh and not resume:
                 book.clear()
                 book.note("store", str(root.resolve()))
+            book.note("salt", salt.mark)
             run = _Run(root, book, scans, codec, on_event or (lambda _: None), max_excluded)
             return run.run(workers=workers, scheduler=scheduler)
+
+
+def _salt(ledger: Path, file: str | Path | None, *, resume: bool) -> Salt:
+    """The build's salt; one that goes on needs the salt that it began with."""
+    known = None
+    if resume and ledger.exists():
+        with Ledger(ledger, read_only=True) as book:
+            known = book.note("salt")
+    return take_salt(ledger, file=None if file is None else Path(file), known=known)
 
 
 def _prepare(root: Path, *, resume: bool, overwrite: bool) -> bool:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from vocodata.archives import unpacked
 from vocodata.discover import count_faults, find_scans
 from vocodata.errors import VocoDataError
+from vocodata.identifiers import salt_beside
+from vocodata.ledger import default_ledger
 from vocodata.plan import BYTES_PER_VOXEL
 from vocodata.presets import preset
 from vocodata.readers import read_header
@@ -114,7 +116,7 @@ def forecast_build(
         ManifestError: As `find_scans`.
     """
     codec_named(codec)
-    scans = find_scans(manifest)
+    scans = find_scans(manifest, salt=salt_beside(default_ledger(out)))
     share = max(1, math.ceil(len(scans) / max(1, headers)))
     sample = {
         source.name: [forecast_scan(scan) for scan in _of(scans, source.name)[::share]]

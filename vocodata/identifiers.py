@@ -13,7 +13,7 @@ import hmac
 import os
 import re
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vocodata.errors import SaltError
 
@@ -65,29 +65,62 @@ def salt_path(ledger: Path) -> Path:
     return ledger.with_name(f"{ledger.name.removesuffix('.sqlite').removesuffix('.ledger')}.salt")
 
 
-def take_salt(ledger: Path, *, file: Path | None = None, known: str | None = None) -> bytes:
-    """The salt of a build: the one given, else the one beside the ledger, else a new one there.
+class Salt(NamedTuple):
+    """A build's salt.
+
+    Attributes:
+        key: Its bytes.
+        new_at: Where it still has to be kept, or None.
+    """
+
+    key: bytes
+    new_at: Path | None = None
+
+    @property
+    def mark(self) -> str:
+        """Tells salts apart, and nothing about them."""
+        return keyed_hash(self.key, "voco: mark of the salt", digits=16)
+
+    def keep(self) -> None:
+        """Write a new one down, readable by its owner only.
+
+        Raises:
+            SaltError: It cannot be written.
+        """
+        if self.new_at is None:
+            return
+        try:
+            descriptor = os.open(self.new_at, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(self.key + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            msg = f"Salt {self.new_at} cannot be written ({error.strerror}). Give another --ledger."
+            raise SaltError(msg) from error
+
+
+def take_salt(ledger: Path, *, file: Path | None = None, known: str | None = None) -> Salt:
+    """The salt of a build: the one given, else the one beside the ledger, else a new one.
 
     Args:
         ledger: Of the build.
         file: Where the salt is; None takes the variable VOCO_SALT, then the file beside the ledger.
-        known: `salt_mark` of the salt that the store's names were made with.
+        known: Mark of the salt that the store's names were made with.
 
     Raises:
         SaltError: It is not there, too short, or another one than before.
     """
     path = file or salt_path(ledger)
     given = None if file else os.environ.get(SALT_VARIABLE)
-    if given is not None:
-        where, salt = f"The variable {SALT_VARIABLE}", given.strip().encode()
-    else:
-        where, salt = f"Salt {path}", _stored(path, may_create=file is None and known is None)
-    if len(salt) < MIN_SALT_BYTES:
-        msg = (
-            f"{where} has {len(salt)} bytes; expected at least {MIN_SALT_BYTES}. Take a longer one."
-        )
+    if given is None and file is None and known is None and not path.exists():
+        return Salt(secrets.token_hex(32).encode(), path)
+    where = f"Salt {path}" if given is None else f"The variable {SALT_VARIABLE}"
+    salt = Salt(_stored(path) if given is None else given.strip().encode())
+    if len(salt.key) < MIN_SALT_BYTES:
+        msg = f"{where} has {len(salt.key)} bytes; expected at least {MIN_SALT_BYTES}."
         raise SaltError(msg)
-    if known is not None and salt_mark(salt) != known:
+    if known is not None and salt.mark != known:
         msg = (
             f"{where} is not the one that the scans of this store were named with. Give that one "
             f"(--salt-file, or {SALT_VARIABLE}), or build again with --overwrite."
@@ -106,39 +139,13 @@ def salt_beside(ledger: Path) -> bytes:
     return b""
 
 
-def salt_mark(salt: bytes) -> str:
-    """Tells salts apart, and nothing about them."""
-    return keyed_hash(salt, "voco: mark of the salt", digits=16)
-
-
-def _stored(path: Path, *, may_create: bool) -> bytes:
-    if may_create:
-        with contextlib.suppress(FileExistsError):
-            return _created(path)
+def _stored(path: Path) -> bytes:
     try:
         return path.read_bytes().strip()
     except OSError as error:
         msg = (
-            f"Salt {path} cannot be read ({error.strerror}); scans of this store are named with "
-            f"it. Restore the file, give the salt by --salt-file or {SALT_VARIABLE}, or build "
-            "again with --overwrite."
+            f"Salt {path} cannot be read ({error.strerror}); scans are named with it. Restore the "
+            f"file, give the salt by --salt-file or {SALT_VARIABLE}, or build again with "
+            "--overwrite."
         )
         raise SaltError(msg) from error
-
-
-def _created(path: Path) -> bytes:
-    """A new salt, readable by its owner only."""
-    salt = secrets.token_hex(32).encode()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        msg = f"Salt {path} cannot be written ({error.strerror}). Give another --ledger."
-        raise SaltError(msg) from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(salt + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return salt

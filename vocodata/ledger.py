@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from vocodata.errors import DiskFullError, LedgerError
+from vocodata.remote.path import RemotePath
 from vocodata.store.catalog import CatalogRow, ExcludedRow, shard_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
     from types import TracebackType
 
     from vocodata.discover import Scan
@@ -54,7 +56,14 @@ class Entry(NamedTuple):
 
 
 def default_ledger(store: Path) -> Path:
-    """Where a store's ledger is unless told otherwise: `ct.zarr` -> `ct.zarr.ledger.sqlite`."""
+    """Where a store's ledger is unless told otherwise: `ct.zarr` -> `ct.zarr.ledger.sqlite`.
+
+    Of a store on a server it is on this machine: in voco/ of XDG_STATE_HOME or ~/.local/state.
+    """
+    if isinstance(store, RemotePath):
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+        short = hashlib.sha256(str(store).encode()).hexdigest()[:8]
+        return state / "voco" / f"{store.host}-{store.name}-{short}.ledger.sqlite"
     return store.with_name(f"{store.name}.ledger.sqlite")
 
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vocodata.discover import find_scans
+from vocodata.identifiers import salt_beside
+from vocodata.ledger import default_ledger
 from vocodata.manifest import load_manifest
 from vocodata.presets import preset
+from vocodata.remote import as_path
 from vocodata.store import open_store
 from vocotrain.errors import ConfigError, LabelsError
 from vocotrain.finetune_config import (
@@ -157,7 +160,9 @@ def _native_scans(config: FinetuneConfig, split: Split) -> dict[str, Scan]:
     if config.data.sources is None:
         return {}
     held = {scan.id for scan in split.holdout}
-    found = {s.id: s for s in find_scans(load_manifest(config.data.sources)) if s.id in held}
+    salt = salt_beside(default_ledger(as_path(config.data.store)))
+    scans = find_scans(load_manifest(config.data.sources), salt=salt)
+    found = {scan.id: scan for scan in scans if scan.id in held}
     missing = sorted(held - found.keys())
     if missing:
         msg = (

@@ -220,7 +220,8 @@ def test_an_output_that_is_there_is_refused(make_sources, tmp_path, tree):
     with pytest.raises(StoreError, match="has schema 0, this version writes "):
         _resumed(manifest, out)
     leftovers = {path.name for path in tmp_path.iterdir()}
-    assert leftovers == {"manifest.yaml", "sources", "ct.zarr", "ct.zarr.ledger.sqlite"}
+    beside = {"ct.zarr.ledger.sqlite", "ct.zarr.salt"}
+    assert leftovers == {"manifest.yaml", "sources", "ct.zarr"} | beside
 
 
 def test_a_wrong_manifest_leaves_the_old_store_alone(make_sources, tmp_path, tree):
@@ -242,11 +243,12 @@ def test_a_ledger_of_another_store_is_refused(make_sources, tmp_path):
         build(manifest, tmp_path / "b.zarr", workers=0, ledger=book)
 
 
-def test_a_store_may_move_with_its_ledger(make_sources, tmp_path):
+def test_a_store_may_move_with_its_ledger_and_salt(make_sources, tmp_path):
     manifest = make_sources(1)
     build(manifest, tmp_path / "a.zarr", workers=0)
     (tmp_path / "a.zarr").rename(tmp_path / "b.zarr")
     (tmp_path / "a.zarr.ledger.sqlite").rename(tmp_path / "b.zarr.ledger.sqlite")
+    (tmp_path / "a.zarr.salt").rename(tmp_path / "b.zarr.salt")
     assert _resumed(manifest, tmp_path / "b.zarr").skipped_done == 1
 
 

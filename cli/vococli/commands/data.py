@@ -50,6 +50,9 @@ def build(
         Path | None, typer.Option(help="File of the build's ledger. Default: beside the store.")
     ] = None,
     codec: Annotated[Codec, typer.Option(help="zstd is smaller, lz4 faster.")] = Codec.zstd,
+    salt_file: Annotated[
+        Path | None, typer.Option(help="Salt that hides identifiers. Default: beside the ledger.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Read scans, bring them onto one grid, and write them to a store."""
@@ -69,6 +72,7 @@ def build(
             max_excluded=max_excluded,
             ledger=ledger,
             codec=codec.value,
+            salt_file=salt_file,
             on_event=progress.build,
         )
     if as_json:
