@@ -21,6 +21,7 @@ import numcodecs.blosc
 import numpy as np
 
 from vocodata.errors import StoreError
+from vocodata.store.blosc_chunk import zstd_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,7 @@ class Codec(NamedTuple):
 
 
 CODECS = {
-    "zstd": Codec("zstd", "zstd", 3),
+    "zstd": Codec("zstd", "zstd", 2),
     "lz4": Codec("lz4", "lz4", 5),
 }
 """zstd is the default; lz4 decodes about twice as fast at 17 to 29 % more bytes."""
@@ -139,6 +140,8 @@ def _chunks(data_ZYX: NDArray[Any], grid: ChunkGrid, fill: int) -> Iterator[NDAr
 
 def compress(chunk_ZYX: NDArray[Any], codec: Codec) -> bytes:
     """A chunk in blosc 1 format, byte-shuffled, single-threaded so that it may run anywhere."""
+    if codec.compressor == "zstd":
+        return zstd_chunk(chunk_ZYX, codec.level)
     before = numcodecs.blosc.use_threads
     numcodecs.blosc.use_threads = False
     try:
