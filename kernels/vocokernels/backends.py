@@ -1,14 +1,18 @@
 """Which implementation runs.
 
 `reference` is plain PyTorch and the specification: it runs on any device, slowly. `cpu` is the
-fast path on a processor. `triton` is the name of the GPU kernels, which this release lacks.
-`auto` takes the fastest one that can run. The environment variable VOCO_KERNELS=reference, read
-at each call, makes `auto` mean `reference`: the one switch to tell a kernel's fault from another.
+fast path on a processor. `triton` are the GPU kernels, for CUDA and ROCm; they need the package
+triton. `auto` takes the fastest one that can run. The environment variable VOCO_KERNELS=reference,
+read at each call, makes `auto` mean `reference`: the one switch to tell a kernel's fault from
+another. TRITON_INTERPRET=1 lets the GPU kernels run on a processor, slowly, to test them; `auto`
+does not choose that.
 """
 
 import os
+from importlib import util
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from vocokernels.errors import BackendUnavailableError, UnknownBackendError
@@ -18,12 +22,19 @@ BackendChoice = Literal["auto", "reference", "cpu", "triton"]
 
 ENVIRONMENT_SWITCH = "VOCO_KERNELS"
 _KNOWN: tuple[Backend, ...] = ("reference", "cpu", "triton")
-_AVAILABLE: tuple[Backend, ...] = ("reference", "cpu")
+INTERPRET_SWITCH = "TRITON_INTERPRET"
+_HAS_TRITON = util.find_spec("triton") is not None
 
 
 def available_backends() -> tuple[Backend, ...]:
     """Backends that can run in this installation, the specification first."""
-    return _AVAILABLE
+    can_run_triton = _HAS_TRITON and (torch.cuda.is_available() or is_interpreted())
+    return _KNOWN if can_run_triton else ("reference", "cpu")
+
+
+def is_interpreted() -> bool:
+    """Whether GPU kernels are run on the processor, by TRITON_INTERPRET."""
+    return os.environ.get(INTERPRET_SWITCH, "").lower() in ("1", "true", "yes", "on", "y")
 
 
 def resolve_backend(backend: str, tensor: Tensor) -> Backend:
@@ -47,16 +58,15 @@ def resolve_backend(backend: str, tensor: Tensor) -> Backend:
     if backend == "auto":
         backend = os.environ.get(ENVIRONMENT_SWITCH, "") or "auto"
     if backend == "auto":
-        return "cpu" if tensor.device.type == "cpu" else "reference"
+        return _fastest(tensor.device)
     if backend not in _KNOWN:
         message = (
             f"Kernel backend {backend!r} is unknown; expected auto, {', '.join(_KNOWN)}. "
             f"{_what_is_available()}"
         )
         raise UnknownBackendError(message)
-    if backend not in _AVAILABLE:
-        message = f"Kernel backend {backend!r} is not in this installation. {_what_is_available()}"
-        raise BackendUnavailableError(message)
+    if backend == "triton":
+        _check_triton(tensor.device)
     if backend == "cpu" and tensor.device.type != "cpu":
         message = (
             f"Kernel backend 'cpu' takes tensors on the cpu, got one on {tensor.device}. "
@@ -66,5 +76,28 @@ def resolve_backend(backend: str, tensor: Tensor) -> Backend:
     return backend
 
 
+def _fastest(device: torch.device) -> Backend:
+    if device.type == "cpu":
+        return "cpu"
+    return "triton" if device.type == "cuda" and _HAS_TRITON else "reference"
+
+
+def _check_triton(device: torch.device) -> None:
+    if not _HAS_TRITON:
+        message = (
+            "Kernel backend 'triton' is not in this installation: the package triton is missing. "
+            f"Install voco-toolkit[triton]. {_what_is_available()}"
+        )
+        raise BackendUnavailableError(message)
+    # ROCm's devices are called cuda too
+    if device.type != "cuda" and not is_interpreted():
+        message = (
+            f"Kernel backend 'triton' takes tensors on a GPU, got one on {device}. Use auto or "
+            f"reference there; to test the kernels without a GPU, start with {INTERPRET_SWITCH}=1. "
+            f"{_what_is_available()}"
+        )
+        raise BackendUnavailableError(message)
+
+
 def _what_is_available() -> str:
-    return f"Available here: {', '.join(_AVAILABLE)}; auto takes the fastest."
+    return f"Available here: {', '.join(available_backends())}; auto takes the fastest."

@@ -9,7 +9,6 @@ It proves that the kernels compile for these GPUs and keep their values in regis
 prove that they run, or how fast.
 """
 
-import os
 import re
 import subprocess
 import tempfile
@@ -19,11 +18,10 @@ from importlib import import_module, util
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from vocokernels.backends import INTERPRET_SWITCH, is_interpreted
 from vocokernels.errors import BackendUnavailableError
 
 Target = Literal["sm_80", "sm_90", "gfx942"]
-
-INTERPRET_SWITCH = "TRITON_INTERPRET"
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,8 @@ class ShippedKernel:
     fn: Any
     """The function under `@triton.jit`."""
     signature: Mapping[str, str]
-    """Each argument's type: `*bf16`, `*fp32`, `i32`, `fp32`, ..., or `constexpr`."""
+    """Each argument's type: `*bf16`, `*fp32`, `i32`, `fp32`, ..., or `constexpr`. Names that the
+    kernel lacks are passed over, here and below, so that kernels can share one table."""
     constexprs: Mapping[str, object]
     """Value of each `constexpr` argument."""
     divisible_by_16: tuple[str, ...] = ()
@@ -108,10 +107,10 @@ def shipped_kernels() -> list[ShippedKernel]:
 
 def what_is_missing() -> str:
     """Why kernels cannot be compiled here; empty if they can."""
-    if os.environ.get(INTERPRET_SWITCH, "0") == "1":
+    if is_interpreted():
         return (
-            f"{INTERPRET_SWITCH} is 1, so kernels are interpreted and never compiled; expected it "
-            "unset. Compile in another process."
+            f"{INTERPRET_SWITCH} is set, so kernels are interpreted and never compiled; expected "
+            "it unset. Compile in another process."
         )
     if util.find_spec("triton") is None:
         return (
@@ -162,7 +161,7 @@ def _compiled(kernel: ShippedKernel, target: Target) -> _Compiled:
     source = ASTSource(
         fn=kernel.fn,
         signature={name: kernel.signature[name] for name in names},
-        constexprs=dict(kernel.constexprs),
+        constexprs={name: kernel.constexprs[name] for name in names if name in kernel.constexprs},
         # what the launcher finds out about pointers and sizes; without it loads are narrow
         attrs={(place,): [["tt.divisibility", 16]] for place in aligned},
     )

@@ -1,3 +1,6 @@
+from importlib.util import find_spec
+from typing import NamedTuple
+
 import pytest
 import torch
 
@@ -44,9 +47,35 @@ def test_an_unknown_backend_is_refused_with_what_there_is():
         resolve_backend("cuda", torch.zeros(1))
 
 
-def test_a_missing_backend_is_refused_with_what_there_is():
-    with pytest.raises(BackendUnavailableError, match=r"'triton' is not in this .* reference, cpu"):
+def test_gpu_kernels_without_triton_are_refused_with_what_there_is(monkeypatch):
+    monkeypatch.setattr("vocokernels.backends._HAS_TRITON", False)
+    with pytest.raises(BackendUnavailableError, match=r"triton is missing\..* reference, cpu;"):
         resolve_backend("triton", torch.zeros(1))
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+def test_gpu_kernels_are_refused_on_a_processor_unless_interpreted(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(
+        BackendUnavailableError, match=r"takes tensors on a GPU, got one on cpu\. .*INTERPRET=1"
+    ):
+        resolve_backend("triton", torch.zeros(1))
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert resolve_backend("triton", torch.zeros(1)) == "triton"
+    assert resolve_backend("auto", torch.zeros(1)) == "cpu"
+    assert available_backends() == ("reference", "cpu", "triton")
+
+
+@pytest.mark.parametrize(("has_triton", "expected"), [(True, "triton"), (False, "reference")])
+def test_auto_takes_the_gpu_kernels_on_a_gpu(monkeypatch, has_triton, expected):
+    class OnGpu(NamedTuple):
+        device = torch.device("cuda", 0)
+
+    monkeypatch.delenv("VOCO_KERNELS", raising=False)
+    monkeypatch.setattr("vocokernels.backends._HAS_TRITON", has_triton)
+    assert resolve_backend("auto", OnGpu()) == expected
+    if has_triton:
+        assert resolve_backend("triton", OnGpu()) == "triton"
 
 
 def test_the_processor_path_is_refused_elsewhere(elsewhere):
@@ -56,4 +85,5 @@ def test_the_processor_path_is_refused_elsewhere(elsewhere):
 
 def test_what_is_available_can_be_resolved():
     for backend in available_backends():
-        assert resolve_backend(backend, torch.zeros(1)) == backend
+        place = "cuda" if backend == "triton" else "cpu"
+        assert resolve_backend(backend, torch.zeros(1, device=place)) == backend

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from vocokernels.backends import resolve_backend
+from vocokernels.crop_similarity import check_embeddings
 from vocokernels.errors import ShapeError, UnknownVariantError
 from vocokernels.voco_loss.reference import Repairs, inter_term, intra_term, regulariser_term
 
@@ -67,12 +68,13 @@ def voco_loss(
         x_teacher: (B, N, D), crops through the teacher head; never here,
         bases_student: (B, K, D), bases through the student head; here (inter, regulariser),
         bases_teacher: (B, K, D), bases through the teacher head; never here.
-        labels: (B, N, K), share of a crop inside each base, 0 to 1.
+        labels: (B, N, K), share of a crop inside each base, 0 to 1; never here.
         variant: `reference` or `voco`.
         symmetric_regulariser: Override of the variant.
         clamped_similarity: Override of the variant.
         inter_needs_two: Override of the variant.
-        backend: See `vocokernels.backends`; reference and cpu are the same expression here.
+        backend: See `vocokernels.backends`; reference and cpu are the same expression here;
+            triton is two kernels forward and two backward.
 
     Raises:
         ShapeError: Embeddings or labels that do not belong together.
@@ -84,12 +86,17 @@ def voco_loss(
     Source: Wu et al., arXiv:2410.09890; the released code's behaviour, restated.
     """
     _check(x_student, x_teacher, bases_student, bases_teacher, labels)
-    resolve_backend(backend, x_student)
     repairs = _repairs(variant).overridden(
         symmetric_regulariser=symmetric_regulariser,
         clamped_similarity=clamped_similarity,
         inter_needs_two=inter_needs_two,
     )
+    if resolve_backend(backend, x_student) == "triton":
+        # importing a kernel wants triton, which other backends do without
+        from vocokernels.voco_loss.op import voco_loss_triton
+
+        inputs = (x_student, x_teacher, bases_student, bases_teacher, labels)
+        return VoCoTerms(*voco_loss_triton(*inputs, repairs))
     return VoCoTerms(
         intra=intra_term(x_student, bases_teacher, labels, repairs),
         inter=inter_term(x_student, x_teacher, bases_student, bases_teacher, repairs),
@@ -111,7 +118,8 @@ def _check(
     bases_teacher: Tensor,
     labels: Tensor,
 ) -> None:
-    """Pairs of crops and bases are checked where their cosine is taken."""
+    check_embeddings(x_student, bases_student)
+    check_embeddings(x_teacher, bases_teacher)
     for name, student, teacher in (
         ("crops", x_student, x_teacher),
         ("bases", bases_student, bases_teacher),

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from vocokernels.crop_similarity import compute_dtype, crop_similarity
+from vocokernels.crop_similarity.reference import compute_dtype, crop_similarity_reference
 
 EPSILON = 1e-6
 
@@ -40,7 +40,7 @@ def intra_term(
 ) -> Tensor:
     """Position loss of crops among the bases of their own volume; only the crops learn."""
     similarity = _similarity(x_student, bases_teacher.detach(), repairs)
-    return _position_loss(labels.to(similarity.dtype), similarity)
+    return _position_loss(labels.detach().to(similarity.dtype), similarity)
 
 
 def inter_term(
@@ -68,7 +68,7 @@ def regulariser_term(bases_student: Tensor, repairs: Repairs) -> Tensor:
 
 
 def _similarity(x_BND: Tensor, bases_BKD: Tensor, repairs: Repairs) -> Tensor:
-    similarity = torch.relu(crop_similarity(x_BND, bases_BKD))
+    similarity = torch.relu(crop_similarity_reference(x_BND, bases_BKD))
     return similarity.clamp(max=1.0) if repairs.clamped_similarity else similarity
 
 

@@ -1,18 +1,13 @@
-"""How alike crops and base cells are: the cosine of their embeddings.
+"""How alike crops and base cells are: the cosine of their embeddings."""
 
-Shapes: B volumes, N random crops each, K bases, D channels of an embedding.
-"""
-
-import torch
 from torch import Tensor
 
+from vocokernels.backends import resolve_backend
+from vocokernels.crop_similarity.reference import crop_similarity_reference
 from vocokernels.errors import DtypeError, ShapeError
 
-# what torch.nn.functional.cosine_similarity divides by at least
-NORM_FLOOR = 1e-8
 
-
-def crop_similarity(x_BND: Tensor, bases_BKD: Tensor) -> Tensor:
+def crop_similarity(x_BND: Tensor, bases_BKD: Tensor, *, backend: str = "auto") -> Tensor:
     """Cosine of each crop and each base of the same volume, as one matrix product.
 
     Computed in float32 (float64 if either is float64), also under autocast. A zero embedding is
@@ -21,6 +16,7 @@ def crop_similarity(x_BND: Tensor, bases_BKD: Tensor) -> Tensor:
     Args:
         x_BND: Embeddings of crops.
         bases_BKD: Embeddings of bases.
+        backend: See `vocokernels.backends`; reference and cpu are the same expression here.
 
     Returns:
         (B, N, K), from -1 to 1 up to rounding.
@@ -28,29 +24,24 @@ def crop_similarity(x_BND: Tensor, bases_BKD: Tensor) -> Tensor:
     Raises:
         ShapeError: Not three axes, or volumes or channels that differ, or none of something.
         DtypeError: An embedding that is not of floats.
+        UnknownBackendError: No backend has this name.
+        BackendUnavailableError: The backend cannot run here.
 
     >>> import torch
     >>> crop_similarity(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[1.0, 0.0], [0.0, 2.0]]]))
     tensor([[[0.6000, 0.8000]]])
     """
-    _check(x_BND, bases_BKD)
-    with torch.autocast(x_BND.device.type, enabled=False):
-        dtype = compute_dtype(x_BND, bases_BKD)
-        return torch.bmm(_unit_rows(x_BND.to(dtype)), _unit_rows(bases_BKD.to(dtype)).mT)
+    check_embeddings(x_BND, bases_BKD)
+    if resolve_backend(backend, x_BND) == "triton":
+        # importing a kernel wants triton, which other backends do without
+        from vocokernels.crop_similarity.kernel import crop_similarity_triton
+
+        return crop_similarity_triton(x_BND, bases_BKD)
+    return crop_similarity_reference(x_BND, bases_BKD)
 
 
-def compute_dtype(*tensors: Tensor) -> torch.dtype:
-    """Type of the computation: float64 if any tensor is, else float32."""
-    is_double = any(tensor.dtype == torch.float64 for tensor in tensors)
-    return torch.float64 if is_double else torch.float32
-
-
-def _unit_rows(rows_D: Tensor) -> Tensor:
-    length = torch.linalg.vector_norm(rows_D, dim=-1, keepdim=True)
-    return torch.div(rows_D, length.clamp_min(NORM_FLOOR))
-
-
-def _check(x_BND: Tensor, bases_BKD: Tensor) -> None:
+def check_embeddings(x_BND: Tensor, bases_BKD: Tensor) -> None:
+    """Refuse embeddings that cannot be compared."""
     x, bases = tuple(x_BND.shape), tuple(bases_BKD.shape)
     three_axes = len(x) == len(bases) == 3
     if not three_axes or x[::2] != bases[::2] or 0 in x + bases:
