@@ -44,6 +44,7 @@ FLAGS = {
         "--repeats",
         "--compile",
         "--quick",
+        "--plot",
         "--json",
     ],
     "train pretrain": ["--size", "--data", "--out", "--recipe", "--set", "--resume", "--json"],

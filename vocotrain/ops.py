@@ -9,13 +9,25 @@ from vocokernels import (
     voco_loss,
     window_attention,
 )
+from vocokernels.window_attention.counts import (
+    HalfWork,
+    box_pairs,
+    half_work,
+    padded_tokens,
+    window_pairs,
+)
 
 __all__ = [
+    "HalfWork",
     "VoCoTerms",
     "available_backends",
+    "box_pairs",
     "crop_similarity",
     "cut_crops",
+    "half_work",
+    "padded_tokens",
     "resolve_backend",
     "voco_loss",
     "window_attention",
+    "window_pairs",
 ]

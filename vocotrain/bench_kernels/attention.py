@@ -1,20 +1,27 @@
 """Who computes window attention: MONAI in several ways, torch's fused attentions, and ours.
 
 All take the same map and share the weights of the same two MONAI blocks, so outputs and gradients
-must be equal. MONAI's region mask is made beforehand, where its own layers make it anew at each
-forward pass: the comparison favours it by that much.
+must be equal. `sdpa` and `flex` sit inside MONAI's block in place of its attention and keep its
+padding, rolling and cutting. MONAI's region mask is made beforehand, where its own layers make it
+anew at each forward pass: the comparison favours it by that much.
+
+Shapes: B maps, X Y Z tokens, C channels; M windows of all maps, n tokens of a window, H heads.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from vocotrain.bench_kernels.jobs import Job, Peer
+from vocotrain.bench_kernels.jobs import Job, Peer, Work
+from vocotrain.bench_kernels.work import box_work
 from vocotrain.ops import resolve_backend, window_attention
 
 if TYPE_CHECKING:
@@ -23,7 +30,10 @@ if TYPE_CHECKING:
     from vocotrain.bench_kernels.cases import AttentionCase
     from vocotrain.bench_kernels.settings import BenchSettings
 
-    Half = Callable[[Any, Tensor, Tensor | None], Tensor]
+    Attention = Callable[[Any], nn.Module]
+    """From MONAI's attention, one that shares its weights."""
+
+FLASH_FLAG = "use_flash_attention"
 
 
 class StageBlocks(nn.Module):
@@ -36,7 +46,6 @@ class StageBlocks(nn.Module):
         """Fresh weights; biases are large enough to matter."""
         # not at the top: it takes seconds
         swin: Any = import_module("monai.networks.nets.swin_unetr")
-
         super().__init__()
         self.blocks = nn.ModuleList(
             swin.SwinTransformerBlock(case.channels, case.heads, case.window, shift)
@@ -50,17 +59,113 @@ class StageBlocks(nn.Module):
         whole = [-(-case.side // extent) * extent for extent in used]
         mask = swin.compute_mask(whole, used, self.moved, "cpu")
         self.register_buffer("mask", mask)
-        self.to(device)
+        if device.type != "cpu":
+            # fake tensors, which are of the processor, cannot be moved
+            self.to(device)
 
     def wanted(self) -> list[nn.Parameter]:
         """Parameters that get a gradient."""
         return [parameter for block in self.blocks for parameter in block.attn.parameters()]
 
-    def both(self, half: Half, x_BXYZC: Tensor) -> Tensor:
-        """Sum of what one implementation makes of the two blocks."""
-        plain, shifted = self.blocks
-        mask = self.mask if any(self.moved) else None
-        return half(plain, x_BXYZC, None) + half(shifted, x_BXYZC, mask)
+    def with_attention(self, make: Attention) -> Callable[[Tensor], Tensor]:
+        """Both blocks with another attention inside, as a function of the map."""
+        plain, shifted = (_twin(block, make) for block in self.blocks)
+        return partial(_both, plain, shifted, self.mask if any(self.moved) else None)
+
+
+def _twin(block: Any, make: Attention) -> Any:  # noqa: ANN401 - MONAI is untyped
+    """A block with the same parameters, of whose modules one is exchanged."""
+    twin = copy.copy(block)
+    twin._modules = {**block._modules, "attn": make(block.attn)}
+    return twin
+
+
+def _both(plain: Any, shifted: Any, mask: Tensor | None, x_BXYZC: Tensor) -> Tensor:  # noqa: ANN401 - MONAI is untyped
+    out: Tensor = plain.forward_part1(x_BXYZC, None) + shifted.forward_part1(x_BXYZC, mask)
+    return out
+
+
+class SdpaAttention(nn.Module):
+    """Torch's scaled_dot_product_attention with bias and mask as one tensor."""
+
+    def __init__(self, attention: Any, *, is_bias_frozen: bool = False) -> None:  # noqa: ANN401 - MONAI is untyped
+        """Share the weights; without a gradient of the bias, processors have a fused path, too."""
+        super().__init__()
+        self.attention = attention
+        self.is_bias_frozen = is_bias_frozen
+
+    def forward(self, x_MnC: Tensor, mask: Tensor | None) -> Tensor:
+        """As MONAI's attention is called."""
+        q, k, v = _heads_first(self.attention, x_MnC)
+        bias = _bias(self.attention, x_MnC.shape[1])[None]
+        bias = bias.detach() if self.is_bias_frozen else bias
+        if mask is None:
+            bias = bias.to(q.dtype)
+        else:
+            of_a_map = (bias + mask[:, None]).to(q.dtype)
+            bias = of_a_map.repeat(x_MnC.shape[0] // mask.shape[0], 1, 1, 1)
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return _project(self.attention, out)
+
+
+class FlexAttention(nn.Module):
+    """Torch's flex_attention: the bias is looked up and the region compared score by score."""
+
+    def __init__(self, attention: Any, *, is_compiled: bool = True) -> None:  # noqa: ANN401 - MONAI is untyped
+        """Share the weights; eager code of flex_attention is for tests alone."""
+        super().__init__()
+        flex: Any = import_module("torch.nn.attention.flex_attention").flex_attention
+        self.attention = attention
+        self.run = torch.compile(flex, dynamic=False) if is_compiled else flex
+        self.regions: Tensor | None = None
+
+    def forward(self, x_MnC: Tensor, mask: Tensor | None) -> Tensor:
+        """As MONAI's attention is called."""
+        q, k, v = _heads_first(self.attention, x_MnC)
+        if mask is not None and self.regions is None:
+            # a region's number: its first token; masks do not change, so once is enough
+            self.regions = (mask == 0).int().argmax(-1).int()
+        out: Tensor = self.run(q, k, v, score_mod=self._score_mod())
+        return _project(self.attention, out)
+
+    def _score_mod(self) -> Callable[..., Tensor]:
+        """What happens to the score of query i and key j of window m and head h."""
+        table = self.attention.relative_position_bias_table
+        index, regions = self.attention.relative_position_index, self.regions
+
+        def biased(score: Tensor, _m: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            moved: Tensor = score + table[index[i, j], h]
+            return moved
+
+        if regions is None:
+            return biased
+
+        def masked(score: Tensor, m: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            window = m % regions.shape[0]
+            is_seen = regions[window, i] == regions[window, j]
+            return torch.where(is_seen, biased(score, m, h, i, j), float("-inf"))
+
+        return masked
+
+
+class FlashFlagAttention(nn.Module):
+    """MONAI's own attention with its flag for a fused path set, which takes effect in inference."""
+
+    def __init__(self, attention: Any) -> None:  # noqa: ANN401 - MONAI is untyped
+        """Share the weights."""
+        super().__init__()
+        self.attention = copy.copy(attention)
+        self.attention.use_flash_attention = True
+
+    def forward(self, x_MnC: Tensor, mask: Tensor | None) -> Tensor:
+        """As MONAI's attention is called."""
+        out: Tensor = self.attention(x_MnC, mask)
+        return out
+
+
+def own_attention(attention: Any) -> Any:  # noqa: ANN401 - MONAI is untyped
+    """MONAI's attention as it is."""
+    return attention
 
 
 def attention_job(case: AttentionCase, settings: BenchSettings) -> Job:
@@ -69,31 +174,61 @@ def attention_job(case: AttentionCase, settings: BenchSettings) -> Job:
     blocks = StageBlocks(case, settings.device)
     shape = (case.maps, *case.map_xyz, case.channels)
     x = torch.randn(shape, device=settings.device, requires_grad=True)
+    number_bytes = settings.dtype.itemsize
+    forward, backward = (box_work(case, mode, number_bytes) for mode in ("forward", "backward"))
+    work = {"forward": forward, "backward": backward, "full": forward + backward}
     return Job(
         kernel="window_attention",
         name=case.name,
-        peers=_peers(blocks, x),
+        peers=attention_peers(blocks, x, settings),
         wanted=[x, *blocks.wanted()],
+        dtype=settings.dtype,
         notes=asdict(case),
+        work=lambda mode: Work(work[mode].moved_bytes, work[mode].flop),
     )
 
 
-def _peers(blocks: StageBlocks, x: Tensor) -> list[Peer]:
-    def peer(name: str, half: Half) -> Peer:
-        return Peer(name, lambda: blocks.both(half, x))
+def attention_peers(blocks: StageBlocks, x: Tensor, settings: BenchSettings) -> list[Peer]:
+    """MONAI, which the others are held against, in four ways; torch's two; ours."""
 
+    def peer(
+        name: str, make: Attention, *, has_backward: bool = True, may_fail: bool = False
+    ) -> Peer:
+        run = blocks.with_attention(make)
+        return Peer(name, lambda: run(x), has_backward=has_backward, may_fail=may_fail)
+
+    def absent(name: str, reason: str) -> Peer:
+        return Peer(name, None, reason)
+
+    has_flag = hasattr(blocks.blocks[0].attn, FLASH_FLAG)
+    plain = blocks.with_attention(own_attention)
     return [
-        peer("monai", _monai),
-        peer(f"voco-{resolve_backend('auto', x)}", _ours),
+        peer("monai", own_attention),
+        peer("monai-flash", FlashFlagAttention, has_backward=False)
+        if has_flag
+        else absent("monai-flash", f"this MONAI has no {FLASH_FLAG}"),
+        _compiled(plain, x)
+        if settings.is_compiled
+        else absent("monai-compile", "not asked for (--compile): compiling takes minutes"),
+        peer("sdpa", SdpaAttention),
+        peer("flex", FlexAttention, may_fail=True)
+        if settings.device.type == "cuda"
+        else absent("flex", "FlexAttention has no backward pass on a processor"),
+        Peer(f"voco-{resolve_backend('auto', x)}", lambda: _ours(blocks, x)),
     ]
 
 
-def _monai(block: Any, x_BXYZC: Tensor, mask: Tensor | None) -> Tensor:  # noqa: ANN401 - MONAI is untyped
-    out: Tensor = block.forward_part1(x_BXYZC, mask)
-    return out
+def _compiled(run: Callable[[Tensor], Tensor], x: Tensor) -> Peer:
+    compiled = torch.compile(run, dynamic=False)
+    return Peer("monai-compile", lambda: compiled(x), may_fail=True)
 
 
-def _ours(block: Any, x_BXYZC: Tensor, _mask: Tensor | None) -> Tensor:  # noqa: ANN401 - MONAI is untyped
+def _ours(blocks: StageBlocks, x_BXYZC: Tensor) -> Tensor:
+    plain, shifted = (_our_half(block, x_BXYZC) for block in blocks.blocks)
+    return plain + shifted
+
+
+def _our_half(block: Any, x_BXYZC: Tensor) -> Tensor:  # noqa: ANN401 - MONAI is untyped
     attention = block.attn
     out = window_attention(
         attention.qkv(x_BXYZC),
@@ -104,4 +239,23 @@ def _ours(block: Any, x_BXYZC: Tensor, _mask: Tensor | None) -> Tensor:  # noqa:
         pad_qkv=attention.qkv.bias,
     )
     projected: Tensor = attention.proj(out)
+    return projected
+
+
+def _heads_first(attention: Any, x_MnC: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401 - as above
+    """Queries, keys and values, (M, H, n, d) each."""
+    split = attention.qkv(x_MnC).unflatten(-1, (3, attention.num_heads, -1))
+    q, k, v = split.permute(2, 0, 3, 1, 4).unbind(0)
+    return q, k, v
+
+
+def _bias(attention: Any, tokens: int) -> Tensor:  # noqa: ANN401 - as above
+    """The bias table spread over all pairs of a window, (H, n, n)."""
+    index = attention.relative_position_index[:tokens, :tokens]
+    bias: Tensor = attention.relative_position_bias_table[index].permute(2, 0, 1)
+    return bias
+
+
+def _project(attention: Any, out_MHnd: Tensor) -> Tensor:  # noqa: ANN401 - as above
+    projected: Tensor = attention.proj(out_MHnd.transpose(1, 2).flatten(2))
     return projected

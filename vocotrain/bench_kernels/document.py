@@ -16,6 +16,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from vocotrain.bench_kernels.jobs import Job
     from vocotrain.bench_kernels.limits import Limits
     from vocotrain.bench_kernels.settings import BenchSettings
     from vocotrain.bench_kernels.timing import Spread
@@ -85,9 +86,8 @@ class Document:
 
 
 def rows_of(
-    kernel: str,
+    job: Job,
     provider: str,
-    x_value: str,
     found: Mapping[tuple[str, str], Spread],
     *,
     notes: Mapping[str, Mapping[str, Any]],
@@ -96,23 +96,22 @@ def rows_of(
     """The rows of one implementation of one case.
 
     Args:
-        kernel: The operation.
+        job: The case.
         provider: Who computed it.
-        x_value: The case.
         found: By mode and metric.
         notes: What to say of each mode beside the number.
         device: Where it ran.
     """
     for (mode, metric), spread in found.items():
         yield Row(
-            kernel_name=kernel,
+            kernel_name=job.kernel,
             kernel_provider=provider,
             kernel_operation_mode=mode,
             metric_name=metric,
             metric_unit=UNITS[metric],
             x_name="case",
             x_label="case",
-            x_value=x_value,
+            x_value=job.name,
             y_value_50=spread.median,
             y_value_20=spread.low,
             y_value_80=spread.high,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -21,6 +23,8 @@ class Peer:
     reason: str = ""
     """Why it cannot run."""
     has_backward: bool = True
+    may_fail: bool = False
+    """Whether an error that torch raises leaves this one out instead of ending the run."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Job:
     """The first is what the others are held against."""
     wanted: Sequence[Tensor]
     """What gradients are taken of; empty when there is no way back."""
+    dtype: torch.dtype = torch.float32
+    """A half type runs everything but the truth under autocast."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Sizes of the case."""
     work: Callable[[str], Work | None] = lambda _mode: None

@@ -45,7 +45,7 @@ def measure_limits(device: torch.device, dtype: torch.dtype, clock: Clock) -> Li
             "product": Workload(lambda: torch.mm(matrix, matrix, out=product), (), None),
         },
         clock,
-        REPEATS,
+        repeats=REPEATS,
     )
     copy_ms = found["copy"]["forward", "speed"].low
     product_ms = found["product"]["forward", "speed"].low

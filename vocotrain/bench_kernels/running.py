@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from vocotrain.bench_kernels.attention import attention_job
 from vocotrain.bench_kernels.cases import attention_cases
 from vocotrain.bench_kernels.document import Absence, Document, Row, machine, rows_of, settings_of
 from vocotrain.bench_kernels.limits import Limits, measure_limits
+from vocotrain.bench_kernels.small_jobs import small_jobs
 from vocotrain.bench_kernels.timing import MODES, Clock, Spread, Workload, clock_for, take_turns
 from vocotrain.progress import OnEvent, ProgressEvent, silent
 
@@ -26,6 +27,14 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Largest norm of a difference over the norm of the truth, of the output and each gradient."""
 
 Found = tuple[list[Row], list[Absence]]
+
+
+class Checked(NamedTuple):
+    """An implementation that is right."""
+
+    workload: Workload
+    difference: float
+    memory: dict[tuple[str, str], Spread]
 
 
 def bench_kernels(settings: BenchSettings, on_event: OnEvent = silent) -> Document:
@@ -61,39 +70,39 @@ def bench_kernels(settings: BenchSettings, on_event: OnEvent = silent) -> Docume
 
 def planned_jobs(settings: BenchSettings) -> list[tuple[str, Callable[[], Job]]]:
     """Names of all jobs, and how to make each; tensors are made when its turn comes."""
-    return [
+    attention = [
         (case.name, partial(attention_job, case, settings))
         for case in attention_cases(
             settings.sizes, settings.crops_vox, settings.stages, maps=settings.maps
         )
     ]
+    return [*attention, *small_jobs(settings)]
 
 
 def run_job(job: Job, settings: BenchSettings, clock: Clock, limits: Limits) -> Found:
     """Check all implementations, then time those that are right."""
-    workloads: dict[str, Workload] = {}
-    errors: dict[str, float] = {}
-    absent = []
-    truth = _truth(job)
-    for peer in job.peers:
-        checked = _check(peer, job, truth, settings)
-        if isinstance(checked, Absence):
-            absent.append(checked)
-        else:
-            workloads[peer.name], errors[peer.name] = checked
+    checked = {peer.name: _check(peer, job, _truth(job), settings.device) for peer in job.peers}
+    right = {name: found for name, found in checked.items() if isinstance(found, Checked)}
+    times = take_turns(
+        {name: found.workload for name, found in right.items()},
+        clock,
+        repeats=settings.repeats,
+        least_s=settings.least_s,
+    )
     rows = [
         row
-        for name, found in take_turns(workloads, clock, settings.repeats).items()
+        for name, found in right.items()
         for row in rows_of(
-            job.kernel,
+            job,
             name,
-            job.name,
-            found,
-            notes={mode: _notes(job, mode, errors[name], found, limits) for mode in MODES},
+            {**times[name], **found.memory},
+            notes={
+                mode: _notes(job, mode, found.difference, times[name], limits) for mode in MODES
+            },
             device=settings.device,
         )
     ]
-    return rows, absent
+    return rows, [found for found in checked.values() if isinstance(found, Absence)]
 
 
 def _truth(job: Job) -> list[Tensor]:
@@ -116,39 +125,59 @@ def _weights(out: Tensor) -> Tensor:
     return torch.linspace(-1, 1, out.numel(), device=out.device).cos().view_as(out).to(out.dtype)
 
 
-def _check(
-    peer: Peer, job: Job, truth: list[Tensor], settings: BenchSettings
-) -> tuple[Workload, float] | Absence:
-    """The peer made ready for the clock and its distance from the truth, or why it is not timed."""
+def _check(peer: Peer, job: Job, truth: list[Tensor], device: torch.device) -> Checked | Absence:
+    """Run a peer once and compare, or say why it is not timed."""
 
     def absence(reason: str, *, is_wrong: bool = False) -> Absence:
         return Absence(job.kernel, peer.name, job.name, reason, is_wrong=is_wrong)
 
     if peer.run is None:
         return absence(peer.reason)
-    run = _in_precision(peer.run, settings)
     tried = replace(job, wanted=job.wanted if peer.has_backward else ())
+    run = _in_precision(peer.run, job.dtype, device)
     try:
         found = _results(run, tried)
     except torch.OutOfMemoryError:
         return absence("out of memory")
-    error = max(_difference(*pair) for pair in zip(found, truth, strict=False))
-    if not error <= TOLERANCE[settings.dtype]:
+    except RuntimeError as error:
+        if not peer.may_fail:
+            raise
+        return absence(f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}")
+    difference = max(_difference(*pair) for pair in zip(found, truth, strict=False))
+    # turned round, so that what is not a number is wrong as well
+    if not difference <= TOLERANCE[job.dtype]:
         return absence(
-            f"differs from {job.peers[0].name} by {error:.1e} of its norm; expected at most "
-            f"{TOLERANCE[settings.dtype]:.0e}",
+            f"differs from {job.peers[0].name} by {difference:.1e} of its norm; expected at most "
+            f"{TOLERANCE[job.dtype]:.0e}",
             is_wrong=True,
         )
-    grad = _weights(found[0]) if tried.wanted else None
-    return Workload(run, tried.wanted, grad), error
+    workload = Workload(run, tried.wanted, _weights(found[0]) if tried.wanted else None)
+    del found
+    return Checked(workload, difference, _peak_memory(run, tried, device))
 
 
-def _in_precision(run: Callable[[], Tensor], settings: BenchSettings) -> Callable[[], Tensor]:
-    if settings.dtype == torch.float32:
+def _peak_memory(
+    run: Callable[[], Tensor], job: Job, device: torch.device
+) -> dict[tuple[str, str], Spread]:
+    """The most that one run, gradients included, holds beside its inputs; on a GPU only."""
+    if device.type != "cuda":
+        return {}
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    _results(run, job)
+    peak_mb = (torch.cuda.max_memory_allocated(device) - before) / 1e6
+    mode = "full" if job.wanted else "forward"
+    return {(mode, "memory"): Spread(peak_mb, peak_mb, peak_mb)}
+
+
+def _in_precision(
+    run: Callable[[], Tensor], dtype: torch.dtype, device: torch.device
+) -> Callable[[], Tensor]:
+    if dtype == torch.float32:
         return run
 
     def run_in_half() -> Tensor:
-        with torch.autocast(settings.device.type, settings.dtype):
+        with torch.autocast(device.type, dtype):
             return run()
 
     return run_in_half

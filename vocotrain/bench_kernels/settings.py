@@ -10,7 +10,6 @@ from vocotrain.device import device_kind
 from vocotrain.errors import BenchmarkSettingsError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PARTS = ("attention", "losses", "crops")
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,8 @@ class BenchSettings:
         crops_vox: Sides of the crops that the network gets, voxels.
         stages: From 1; empty for all.
         maps: Maps in a batch of window attention; None for what a GPU is given.
-        repeats: Turns that count.
+        repeats: Turns that count, at least.
+        least_s: Turns of one case go on for so long.
         is_compiled: Whether torch.compile of MONAI's blocks is a peer.
         is_quick: Whether the other operations, too, get small inputs.
     """
@@ -36,6 +36,7 @@ class BenchSettings:
     stages: tuple[int, ...]
     maps: int | None
     repeats: int
+    least_s: float
     is_compiled: bool
     is_quick: bool
 
@@ -85,6 +86,7 @@ def resolve_settings(
         stages=stages or ((3, 4) if is_quick else ()),
         maps=maps or (None if on_gpu else 1),
         repeats=repeats or _repeats(on_gpu=on_gpu, is_quick=is_quick),
+        least_s=0.3 if is_quick else 1.0,
         is_compiled=is_compiled,
         is_quick=is_quick,
     )

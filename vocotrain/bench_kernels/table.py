@@ -33,8 +33,13 @@ def table(document: Document) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
                 _ratio(document, row, first, whole, "processor"),
             )
         )
-    lines += [(a.x_value, a.kernel_provider, a.reason, *[""] * 5) for a in document.absent]
     return HEADER, lines
+
+
+def not_timed(document: Document) -> list[tuple[str, str]]:
+    """Each implementation without numbers, once for each reason."""
+    reasons = {(absence.kernel_provider, absence.reason): None for absence in document.absent}
+    return list(reasons)
 
 
 def _spread(document: Document, row: Row, mode: str) -> str:

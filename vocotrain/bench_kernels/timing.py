@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MODES = ("forward", "backward", "full")
 """Without gradients; the way back alone; there and back."""
 
+MOST_TURNS = 100
+
 FALLBACK_CACHE_BYTES = 128 * 2**20
 """Where torch does not tell a GPU's cache: more than any has."""
 
@@ -114,25 +116,29 @@ def clock_for(device: torch.device) -> Clock:
 
 
 def take_turns(
-    workloads: Mapping[str, Workload], clock: Clock, repeats: int
+    workloads: Mapping[str, Workload], clock: Clock, *, repeats: int, least_s: float = 0.0
 ) -> dict[str, dict[tuple[str, str], Spread]]:
     """Time all workloads in turns.
 
     Args:
         workloads: By name; those without a way back are timed forward only.
         clock: Of the device they run on.
-        repeats: Turns that count; one more comes before them.
+        repeats: Turns that count at least; one more comes before them.
+        least_s: More turns while they took less than this together, up to MOST_TURNS: what lasts
+            a fraction of a millisecond needs many.
 
     Returns:
         For each name, by mode (see MODES) and metric (see the clock), ms.
     """
     samples: dict[str, dict[tuple[str, str], list[float]]] = {name: {} for name in workloads}
-    for turn in range(repeats + 1):
+    for workload in workloads.values():
+        _one_run(workload, clock)
+    start_s, turns = time.perf_counter(), 0
+    while turns < repeats or (turns < MOST_TURNS and time.perf_counter() - start_s < least_s):
+        turns += 1
         for name, workload in workloads.items():
-            taken = _one_run(workload, clock)
-            if turn:
-                for key, time_ms in taken.items():
-                    samples[name].setdefault(key, []).append(time_ms)
+            for key, time_ms in _one_run(workload, clock).items():
+                samples[name].setdefault(key, []).append(time_ms)
     return {
         name: {key: spread(times_ms) for key, times_ms in found.items()}
         for name, found in samples.items()

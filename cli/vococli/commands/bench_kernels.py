@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -54,10 +55,12 @@ def kernels(
         bool, typer.Option("--compile", help="Also torch.compile MONAI's blocks: takes minutes.")
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Small cases, under a minute.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="PNG file to draw the bars into.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Time the kernels and their peers. Exit code 5 if results differ."""
-    from vocotrain.bench_kernels import bench_kernels, resolve_settings, table
+    from vocotrain.bench_kernels import bench_kernels, not_timed, resolve_settings, table
+    from vocotrain.bench_kernels.chart import write_chart
 
     settings = resolve_settings(
         device=device.value,
@@ -72,12 +75,15 @@ def kernels(
     )
     with open_progress() as progress:
         document = bench_kernels(settings, progress.train)
+    if plot is not None:
+        write_chart(plot, document)
     if as_json:
         print_json(asdict(document))
     else:
         print_facts(document.machine)
         print_facts(asdict(document.limits))
         print_table(*table(document))
+        print_facts((f"not timed: {name}", reason) for name, reason in not_timed(document))
     if document.wrong:
         for absence in document.wrong:
             typer.echo(

@@ -1,0 +1,177 @@
+import json
+
+import pytest
+import torch
+
+from vocotrain.bench_kernels import bench_kernels, not_timed, resolve_settings, table
+from vocotrain.bench_kernels.chart import write_chart
+from vocotrain.bench_kernels.document import Document, Row
+from vocotrain.bench_kernels.jobs import Job, Peer, Work
+from vocotrain.bench_kernels.limits import Limits
+from vocotrain.bench_kernels.running import run_job
+from vocotrain.bench_kernels.timing import ProcessorClock
+
+TINY = resolve_settings(
+    device="cpu", sizes=("tiny",), crops_vox=(16,), stages=(2,), repeats=1, is_quick=True
+)
+LIMITS = Limits(copy_bytes_per_s=1e9, product_flop_per_s=1e12)
+
+
+def toy_job(*more: Peer, **settings) -> Job:
+    x = torch.linspace(1, 2, 10, requires_grad=True)
+    right = Peer("right", lambda: x * x)
+    return Job("toy", "toy 10", [right, *more], [x], **settings), x
+
+
+def run_toy(job: Job) -> tuple[list[Row], list]:
+    return run_job(job, TINY, ProcessorClock(), LIMITS)
+
+
+@pytest.fixture(scope="module")
+def document() -> Document:
+    return bench_kernels(TINY)
+
+
+def test_a_wrong_output_gets_no_numbers():
+    job, x = toy_job()
+    job = Job("toy", "toy 10", [*job.peers, Peer("wrong", lambda: x * x * 1.01)], [x])
+    rows, absent = run_toy(job)
+    assert {row.kernel_provider for row in rows} == {"right"}
+    (wrong,) = absent
+    assert wrong.is_wrong
+    assert "differs from right by 1.0e-02 of its norm; expected at most 1e-04" in wrong.reason
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_what_is_not_a_number_is_wrong(poison):
+    job, x = toy_job()
+    job = Job("toy", "toy 10", [*job.peers, Peer("wrong", lambda: x * poison)], [x])
+    _, (wrong,) = run_toy(job)
+    assert wrong.is_wrong
+
+
+def test_a_wrong_gradient_gets_no_numbers():
+    job, x = toy_job()
+    liar = Peer("liar", lambda: (x * x).detach() + 0 * x)
+    rows, (wrong,) = run_toy(Job("toy", "toy 10", [*job.peers, liar], [x]))
+    assert wrong.is_wrong
+    assert all(row.kernel_provider != "liar" for row in rows)
+
+
+def test_a_peer_without_a_way_back_is_timed_forward_only():
+    job, x = toy_job()
+    forward = Peer("forward", lambda: (x * x).detach(), has_backward=False)
+    rows, absent = run_toy(Job("toy", "toy 10", [*job.peers, forward], [x]))
+    assert absent == []
+    modes = {row.kernel_operation_mode for row in rows if row.kernel_provider == "forward"}
+    assert modes == {"forward"}
+
+
+def fail(kind):
+    raise kind("no room\nsecond line")
+
+
+def test_a_peer_that_torch_refuses_is_left_out_with_its_first_line():
+    job, x = toy_job()
+    peers = [
+        *job.peers,
+        Peer("big", lambda: fail(torch.OutOfMemoryError)),
+        Peer("odd", lambda: fail(RuntimeError), may_fail=True),
+        Peer("none", None, "not here"),
+    ]
+    _, absent = run_toy(Job("toy", "toy 10", peers, [x]))
+    assert {one.kernel_provider: one.reason for one in absent} == {
+        "big": "out of memory",
+        "odd": "RuntimeError: no room",
+        "none": "not here",
+    }
+    assert not any(one.is_wrong for one in absent)
+
+
+def test_an_error_of_ours_ends_the_run():
+    job, x = toy_job()
+    peers = [*job.peers, Peer("ours", lambda: fail(RuntimeError))]
+    with pytest.raises(RuntimeError, match="no room"):
+        run_toy(Job("toy", "toy 10", peers, [x]))
+
+
+def test_shares_are_of_what_the_device_can_do():
+    job, _ = toy_job(work=lambda _mode: Work(moved_bytes=1e6, flop=1e9))
+    rows, _ = run_toy(job)
+    row = next(row for row in rows if row.metric_name == "speed")
+    notes = json.loads(row.extra_benchmark_config_str)
+    seconds = 1e-3 * row.y_value_50
+    assert notes["share_of_copy_speed"] == pytest.approx(1e6 / seconds / 1e9)
+    assert notes["share_of_product_speed"] == pytest.approx(1e9 / seconds / 1e12)
+    assert notes["difference"] == 0
+
+
+def test_a_half_type_runs_under_autocast_against_the_truth_in_single_precision():
+    weight = torch.randn(8, 8, requires_grad=True)
+    seen = []
+
+    def run():
+        out = weight @ weight
+        seen.append(out.dtype)
+        return out
+
+    job = Job("toy", "toy 8", [Peer("product", run)], [weight], dtype=torch.bfloat16)
+    rows, absent = run_toy(job)
+    assert absent == []
+    assert set(seen) == {torch.float32, torch.bfloat16}
+    assert 0 < json.loads(rows[0].extra_benchmark_config_str)["difference"] < 0.05
+
+
+def test_a_run_measures_every_operation_in_every_mode(document):
+    assert document.wrong == []
+    found = {(row.kernel_name, row.kernel_provider) for row in document.rows}
+    assert {"window_attention", "voco_loss", "crop_similarity", "cut_crops"} == {
+        kernel for kernel, _ in found
+    }
+    for kernel in ("window_attention", "voco_loss", "crop_similarity"):
+        modes = {row.kernel_operation_mode for row in document.rows if row.kernel_name == kernel}
+        assert modes == {"forward", "backward", "full"}
+    assert {(row.metric_name, row.metric_unit) for row in document.rows} == {
+        ("speed", "ms"),
+        ("processor", "ms"),
+    }
+    assert all(row.y_value_20 <= row.y_value_50 <= row.y_value_80 for row in document.rows)
+
+
+def test_a_run_says_what_it_ran_on(document):
+    assert document.machine["packages"]["torch"]
+    assert document.settings["dtype"] == "float32"
+    assert document.limits.copy_bytes_per_s > 0
+    assert document.limits.product_flop_per_s > 0
+
+
+def test_each_job_is_announced():
+    heard = []
+    quick = resolve_settings(
+        device="cpu", sizes=("tiny",), crops_vox=(16,), stages=(1,), repeats=1, is_quick=True
+    )
+    bench_kernels(quick, heard.append)
+    assert [event.step for event in heard] == [0, 0, 1, 2, 3, 4]
+    assert heard[1].values["now"] == "tiny 16^3 stage 1"
+    assert heard[-1].step == heard[-1].total
+
+
+def test_the_table_has_a_line_for_each_that_was_timed(document):
+    header, lines = table(document)
+    timed = {(row.x_value, row.kernel_provider) for row in document.rows}
+    assert {(line[0], line[1]) for line in lines} == timed
+    assert {len(line) for line in lines} == {len(header)}
+    first = next(line for line in lines if line[1] == "monai")
+    assert first[6:] == ("1.00x", "1.00x")
+
+
+def test_what_was_not_timed_is_said_once(document):
+    names = [name for name, _ in not_timed(document)]
+    assert sorted(names) == ["flex", "monai-compile"]
+
+
+def test_the_picture_is_a_png_of_some_size(document, tmp_path):
+    path = write_chart(tmp_path / "bars.png", document)
+    data = path.read_bytes()
+    assert data.startswith(b"\x89PNG")
+    assert 5_000 < len(data) < 500_000
