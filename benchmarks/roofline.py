@@ -35,11 +35,7 @@ def main() -> None:
         for case in attention_cases(sizes, crops_vox, (), maps=None)
         for mode in ("forward", "backward")
     ]
-    print(f"{H100}
-
-Bytes and least time, all stages, two blocks each
-
-{HEADER}")
+    print(f"{H100}\n\nBytes and least time, all stages, two blocks each\n\n{HEADER}")
     for key in dict.fromkeys(network(bound) for bound in bounds):
         print(network_line(key, [bound for bound in bounds if network(bound) == key]))
     print(f"\nLeast time of our attention alone, by what limits it\n\n{STAGE_HEADER}")
