@@ -165,7 +165,9 @@ def _cell_means(
                 for dy in range(2):
                     share_y = np.float64(in_y[y]) if dy == 0 else 1 - np.float64(in_y[y])
                     share = share_z * share_y
-                    if share <= 0:
+                    # What the last voxel leaves for a cell beyond the grid is dropped, as along x.
+                    is_outside = at_z[z] + dz >= shape[0] or at_y[y] + dy >= shape[1]
+                    if share <= 0 or is_outside:
                         continue
                     cells = sums[at_z[z] + dz, at_y[y] + dy]
                     cell_weights = weights[at_z[z] + dz, at_y[y] + dy]

@@ -7,7 +7,7 @@ from tests.vocodata.bodies import body
 from vocodata.census import take_census
 from vocodata.fingerprint import fingerprint, parse_fingerprint, voxel_digest
 from vocodata.geometry import Volume, orient_ras
-from vocodata.landmarks import find_landmarks
+from vocodata.landmarks import WINDOW_HU, cell_means, find_landmarks
 
 
 @given(volumes())
@@ -57,3 +57,11 @@ def test_digests_are_those_of_earlier_versions():
     volume = Volume(data.reshape(5, 6, 7), np.diag([1.0, -2, 3, 1]))
     assert voxel_digest(volume)[:16] == "0a5fa157022c6505"
     assert take_census(volume).content_digest[:16] == "8c24f2d694def17f"
+
+
+def test_the_last_voxels_of_a_row_of_cells_do_not_reach_into_the_first_of_the_next():
+    data = np.full((24, 22, 16), WINDOW_HU[0], np.int16)
+    data[:, -1, :] = WINDOW_HU[1]
+    means = cell_means(Volume(data, np.diag([4.0, 4.0, 4.0, 1.0])))
+    assert (means[:, :-1] == 0).all()
+    assert np.allclose(means[:, -1], 0.2)
