@@ -139,10 +139,10 @@ def table_length(window: Triple) -> int:
 def _box_class(runs: tuple[Run, ...], used: Triple, window: Triple) -> BoxClass:
     x, y, z = runs
     places = torch.cartesian_prod(
-        *(torch.arange(run.offset, run.offset + run.real + run.pads) for run in runs)
+        *(torch.arange(run.offset, run.offset + run.real + run.pads, device="cpu") for run in runs)
     ).reshape(-1, 3)
     inside = torch.cartesian_prod(
-        *(torch.arange(run.real + run.pads) < run.real for run in runs)
+        *(torch.arange(run.real + run.pads, device="cpu") < run.real for run in runs)
     ).reshape(-1, 3)
     code = _codes(places, used, window)
     is_real = inside.all(1)

@@ -1,0 +1,1 @@
+"""Gradients of shifted-window attention on a GPU."""
