@@ -5,6 +5,7 @@
     ├── RemoteError (RuntimeError)          a server refuses, or does not answer; exit code 4
     ├── GeometryError (ValueError)          the voxels have no usable place in the patient
     ├── ImplausibleScanError (ValueError)   readable, yet not a CT that training should see
+    ├── NotEnoughMemoryError (MemoryError)  a scan that will not fit, by its header
     ├── ManifestError (ValueError)          the list of sources is wrong
     ├── PresetError (ValueError)            no such row in presets.yaml
     ├── StoreError (ValueError)             a store that is damaged, or not a store
@@ -182,6 +183,23 @@ class ImplausibleScanError(VocoDataError, ValueError):
     """Readable, yet not a CT that training should see."""
 
     default_code = "implausible_hu"
+
+
+class NotEnoughMemoryError(VocoDataError, MemoryError):
+    """A scan that will not fit the memory it may take; known before a voxel is read.
+
+    Attributes:
+        needed_bytes: What it was predicted to take.
+    """
+
+    default_code = "out_of_memory"
+    needed_bytes = 0
+
+    def named(self, where: str) -> Self:
+        """The same error with the scan's name in front."""
+        error = super().named(where)
+        error.needed_bytes = self.needed_bytes
+        return error
 
 
 class ManifestError(VocoDataError, ValueError):

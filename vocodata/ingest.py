@@ -8,6 +8,8 @@ Shape letters: X Y Z voxels in RAS.
 
 from __future__ import annotations
 
+import contextlib
+import math
 from dataclasses import dataclass
 from dataclasses import field as with_default
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from vocodata.census import take_census
 from vocodata.errors import (
     GeometryError,
     ImplausibleScanError,
+    NotEnoughMemoryError,
     StoreError,
     UnreadableScanError,
     VocoDataError,
@@ -26,6 +29,7 @@ from vocodata.errors import (
 from vocodata.fingerprint import fingerprint, voxel_digest
 from vocodata.foreground import crop, foreground_box
 from vocodata.geometry import Box, Size, Spacing, Volume, orient_ras
+from vocodata.memory import peak_bytes
 from vocodata.quality import CHECKS, failed_checks, measure, policy_of
 from vocodata.readers import read_header, read_labels, read_volume
 from vocodata.resampling import grid_after, resample, resize
@@ -114,13 +118,16 @@ class ProcessedScan:
     quality: Mapping[str, float] = with_default(default_factory=dict)
 
 
-def process_scan(scan: Scan, preset: Preset, *, scratch: Path | None = None) -> ProcessedScan:
+def process_scan(
+    scan: Scan, preset: Preset, *, scratch: Path | None = None, room_bytes: int | None = None
+) -> ProcessedScan:
     """Read one scan and bring it onto its preset's grid.
 
     Args:
         scan: Where the files are.
         preset: The grid and the foreground threshold.
         scratch: Folder to make, unpack a scan of an archive in, and remove; None chooses one.
+        room_bytes: Memory that the scan may take, or None if that is of no concern.
 
     Returns:
         HU, labels and field in RAS, with what the catalogue records of them.
@@ -131,7 +138,7 @@ def process_scan(scan: Scan, preset: Preset, *, scratch: Path | None = None) -> 
     """
     try:
         with unpacked(scan, scratch=scratch) as files:
-            return _process(files, preset)
+            return _process(files, preset, room_bytes)
     except StoreError:
         raise
     except VocoDataError as error:
@@ -144,9 +151,11 @@ def process_scan(scan: Scan, preset: Preset, *, scratch: Path | None = None) -> 
         raise UnreadableScanError(msg, code="unreadable") from error
 
 
-def _process(scan: Scan, preset: Preset) -> ProcessedScan:
+def _process(scan: Scan, preset: Preset, room_bytes: int | None) -> ProcessedScan:
     header = read_header(scan.image, files=scan.files)
     _refuse_implausible_grid(header, preset)
+    if room_bytes is not None:
+        _refuse_too_large(predicted_bytes(scan, header, preset), room_bytes)
     source = orient_ras(read_volume(scan.image, files=scan.files))
     census = take_census(source)
     _refuse_implausible_values(source, census)
@@ -228,6 +237,29 @@ def _refuse_implausible_grid(header: Header, preset: Preset) -> None:
             f"at least {MIN_SIDE_VOX} along each axis. Choose another preset, or leave it out."
         )
         raise ImplausibleScanError(msg, code="implausible_size")
+
+
+def predicted_bytes(scan: Scan, header: Header, preset: Preset) -> int:
+    """Most memory that a scan takes at once, from its header and that of its labels."""
+    grid = grid_after(header.shape_XYZ, header.affine, preset.spacing_mm)
+    squeeze = 0 if preset.squeeze_vox is None else math.prod(preset.squeeze_vox)
+    labels = None
+    if scan.labels is not None:
+        # Labels that cannot be read are told later, by their own reason.
+        with contextlib.suppress(VocoDataError):
+            labels = read_header(scan.labels)
+    return peak_bytes(header, math.prod(grid), labels=labels, field_voxels=squeeze)
+
+
+def _refuse_too_large(needed_bytes: int, room_bytes: int) -> None:
+    if needed_bytes > room_bytes:
+        msg = (
+            f"Processing takes up to {needed_bytes / 1e9:.2f} GB of memory, as the header says; "
+            f"there is room for {room_bytes / 1e9:.2f} GB. Use fewer --workers or a larger machine."
+        )
+        error = NotEnoughMemoryError(msg)
+        error.needed_bytes = needed_bytes
+        raise error
 
 
 def _refuse_by_policy(scan: Scan, failed: tuple[str, ...]) -> tuple[str, ...]:

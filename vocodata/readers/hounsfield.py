@@ -77,7 +77,10 @@ def as_labels(raw_XYZ: NDArray[Any], *, slope: float = 1.0, intercept: float = 0
     if raw_XYZ.dtype.kind in "iuf":
         values = raw_XYZ if (slope, intercept) == (1.0, 0.0) else raw_XYZ * slope + intercept
         low, high = float(values.min()), float(values.max())
-        is_whole = values.dtype.kind != "f" or not (values % 1).any()
+        # Slice by slice: a remainder of the whole would be as large as the labels themselves.
+        is_whole = values.dtype.kind != "f" or not any(
+            (values[:, :, z] % 1).any() for z in range(values.shape[2])
+        )
         if low >= 0 and high <= np.iinfo(np.uint16).max and is_whole:
             return np.asarray(values.astype(np.uint8 if high <= 255 else np.uint16))
         found = f"values from {low:g} to {high:g} of kind {raw_XYZ.dtype}"

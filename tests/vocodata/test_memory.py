@@ -1,0 +1,88 @@
+"""The memory that a header foretells is enough, and not far too much."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vocodata.discover import find_scans
+from vocodata.errors import NotEnoughMemoryError
+from vocodata.geometry import Header, Size
+from vocodata.ingest import predicted_bytes, process_scan
+from vocodata.manifest import load_manifest
+from vocodata.memory import PROCESS_BYTES, limit_for, peak_bytes, room_bytes, usable_memory
+from vocodata.presets import preset
+from vocodata.readers import read_header
+
+PROGRAM = Path(__file__).with_name("measured_memory.py")
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="reads /proc")
+@pytest.mark.parametrize(
+    ("kind", "labels", "size"),
+    [
+        ("int16", "none", (320, 320, 160)),
+        ("float32", "uint8", (256, 256, 160)),
+        ("int16", "float64", (256, 256, 160)),
+    ],
+)
+def test_what_is_measured_is_at_most_what_was_predicted_and_at_least_half(
+    tmp_path, kind, labels, size
+):
+    command = [sys.executable, str(PROGRAM), kind, labels, *map(str, size), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["grown"] <= found["predicted"] <= 2 * found["grown"], found
+
+
+def test_memory_grows_with_the_kind_of_numbers_the_grid_the_field_and_the_labels():
+    def peak(kind="i2", grid=1000, **more):
+        return peak_bytes(Header(Size(99, 99, 99), np.eye(4), np.dtype(kind)), grid, **more)
+
+    labels = Header(Size(99, 99, 99), np.eye(4), np.dtype("f8"))
+    assert peak() < peak("f4") < peak("f8")
+    assert peak() < peak(grid=9_000_000) < peak(grid=9_000_000, field_voxels=1_000_000)
+    assert peak() < peak(labels=labels)
+
+
+def test_a_scan_too_large_for_the_room_is_told_before_it_is_read(make_sources):
+    (scan,) = find_scans(load_manifest(make_sources(1, size=(60, 50, 40), labels=True)))
+    needed = predicted_bytes(scan, read_header(scan.image), preset(scan.preset))
+    assert process_scan(scan, preset(scan.preset), room_bytes=needed).stats.hu_max > 0
+    with pytest.raises(NotEnoughMemoryError, match=r"case0: Processing takes up to 0\.\d+ GB") as e:
+        process_scan(scan, preset(scan.preset), room_bytes=needed - 1)
+    assert e.value.needed_bytes == needed
+    assert (e.value.code, pickle.loads(pickle.dumps(e.value)).needed_bytes) == (
+        "out_of_memory",
+        needed,
+    )
+
+
+def test_labels_that_cannot_be_read_are_not_the_predictions_business(make_sources):
+    (scan,) = find_scans(load_manifest(make_sources(1, labels=True)))
+    header = read_header(scan.image)
+    with_labels = predicted_bytes(scan, header, preset(scan.preset))
+    scan.labels.write_bytes(b"no labels")
+    assert predicted_bytes(scan, header, preset(scan.preset)) <= with_labels
+
+
+def test_a_containers_limit_is_what_may_be_used(tmp_path):
+    (tmp_path / "none").write_text("max\n")
+    (tmp_path / "some").write_text("123456789\n")
+    whole = usable_memory([str(tmp_path / "none"), str(tmp_path / "absent")])
+    assert whole > 2**28
+    assert usable_memory([str(tmp_path / name) for name in ("none", "some")]) == 123456789
+    assert usable_memory() <= whole
+
+
+def test_room_is_what_the_process_itself_leaves():
+    assert room_bytes(PROCESS_BYTES) == 0
+    assert room_bytes(10 * PROCESS_BYTES) == 8 * PROCESS_BYTES
+    for needed in (0, 1, 12_345_678, 3 << 30):
+        assert room_bytes(limit_for(needed)) >= needed > room_bytes(limit_for(needed) - 9) - 9

@@ -1,0 +1,82 @@
+"""How much memory a scan will take, from its header alone, and how much there is.
+
+    room of a worker = its limit, less what a process takes before its first scan
+    a scan fits if    peak_bytes(header, grid) <= room
+
+The guess is from above, at most twice what is measured (tests/vocodata/test_memory.py): a header
+does not say whether HU need scaling, nor how small the patient's box is.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vocodata.geometry import Header
+
+PROCESS_BYTES = 400 << 20
+"""A worker with everything imported and compiled, measured 230 to 300 MiB."""
+SPARE_SHARE = 0.1
+"""Of a limit, kept free: other processes, and what an allocator holds back."""
+_SLACK_BYTES = 8 << 20
+"""Buffers that do not grow with the scan: a chunk's codec, the census, the inflater."""
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def peak_bytes(
+    header: Header, grid_voxels: int, *, labels: Header | None = None, field_voxels: int = 0
+) -> int:
+    """Most memory that processing a scan takes at once.
+
+    Reading holds the file's numbers and int16 HU of them, for floats also float32 HU. Resampling
+    and storing hold HU of the file and of the grid, the grid's crop and its shard; floats are
+    rounded on the way. Labels are read when only the crop is left of the HU.
+
+    Args:
+        header: Of the file.
+        grid_voxels: On the preset's grid, before the crop.
+        labels: Header of the labels, if there are any.
+        field_voxels: Of the preset's squeeze, or 0.
+    """
+    voxels, is_float = math.prod(header.shape_XYZ), header.dtype.kind == "f"
+    hu_bytes, rounded_bytes = (4, 2) if is_float else (2, 0)
+    reading = voxels * (header.dtype.itemsize + 2 + (4 if is_float else 0))
+    resampling = voxels * hu_bytes + grid_voxels * (hu_bytes + rounded_bytes)
+    storing = grid_voxels * 6 + 2 * field_voxels
+    labelling = 0
+    if labels is not None:
+        labelling = math.prod(labels.shape_XYZ) * (labels.dtype.itemsize + 2) + 6 * grid_voxels
+        storing += 2 * grid_voxels
+    return max(reading, resampling, storing, labelling) + _SLACK_BYTES
+
+
+def usable_memory(limits: Iterable[str] = _CGROUP_LIMITS) -> int:
+    """Bytes that this machine has, or that a container may use of them.
+
+    Args:
+        limits: Files that may hold a container's limit.
+    """
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in limits:
+        try:
+            text = Path(name).read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            found.append(int(text))
+    return min(found)
+
+
+def room_bytes(limit_bytes: int) -> int:
+    """What a process with that limit may give to a scan; 0 if nothing is left."""
+    return max(0, round(limit_bytes * (1 - SPARE_SHARE)) - PROCESS_BYTES)
+
+
+def limit_for(needed_bytes: int) -> int:
+    """The smallest limit whose room holds a scan."""
+    return math.ceil((needed_bytes + PROCESS_BYTES + 1) / (1 - SPARE_SHARE))
