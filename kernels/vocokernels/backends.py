@@ -6,8 +6,12 @@ triton. `auto` takes the fastest one that can run. The environment variable VOCO
 read at each call, makes `auto` mean `reference`: the one switch to tell a kernel's fault from
 another. TRITON_INTERPRET=1 lets the GPU kernels run on a processor, slowly, to test them; `auto`
 does not choose that.
+
+What `auto` chose is said once for each operation and choice, to the logger `vocokernels`: as
+information, and as a warning where a GPU goes without its kernels.
 """
 
+import logging
 import os
 from importlib import util
 from typing import Literal
@@ -15,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vocokernels.errors import BackendUnavailableError, UnknownBackendError
+from vocokernels.errors import BackendUnavailableError, TransformError, UnknownBackendError
 
 Backend = Literal["reference", "cpu", "triton"]
 BackendChoice = Literal["auto", "reference", "cpu", "triton"]
@@ -24,6 +28,9 @@ ENVIRONMENT_SWITCH = "VOCO_KERNELS"
 _KNOWN: tuple[Backend, ...] = ("reference", "cpu", "triton")
 INTERPRET_SWITCH = "TRITON_INTERPRET"
 _HAS_TRITON = util.find_spec("triton") is not None
+
+_logger = logging.getLogger("vocokernels")
+_said: set[tuple[str, Backend]] = set()
 
 
 def available_backends() -> tuple[Backend, ...]:
@@ -35,6 +42,36 @@ def available_backends() -> tuple[Backend, ...]:
 def is_interpreted() -> bool:
     """Whether GPU kernels are run on the processor, by TRITON_INTERPRET."""
     return os.environ.get(INTERPRET_SWITCH, "").lower() in ("1", "true", "yes", "on", "y")
+
+
+def chosen_backend(operation: str, backend: str, *tensors: Tensor | None) -> Backend:
+    """The backend that will run an operation; says once what `auto` chose.
+
+    Args:
+        operation: Its name, for people.
+        backend: `auto`, or the name of one.
+        tensors: Its inputs; the first one's device decides.
+
+    Raises:
+        UnknownBackendError: No backend has this name (argument or VOCO_KERNELS).
+        BackendUnavailableError: The backend is not in this installation, or not for this device.
+        TransformError: An input comes from torch.func.vmap.
+    """
+    decisive = tensors[0]
+    assert decisive is not None
+    if torch.compiler.is_compiling():
+        # a trace holds neither log nor vmap
+        return resolve_backend(backend, decisive)
+    if any(tensor is not None and _is_vmapped(tensor) for tensor in tensors):
+        message = (
+            f"{operation} was called under torch.func.vmap, which its kernels do not take; "
+            "expected plain tensors. Its first axis is the batch: call it once with all maps."
+        )
+        raise TransformError(message)
+    chosen = resolve_backend(backend, decisive)
+    if backend == "auto":
+        _say_once(operation, chosen, decisive.device)
+    return chosen
 
 
 def resolve_backend(backend: str, tensor: Tensor) -> Backend:
@@ -74,6 +111,34 @@ def resolve_backend(backend: str, tensor: Tensor) -> Backend:
         )
         raise BackendUnavailableError(message)
     return backend
+
+
+def _say_once(operation: str, chosen: Backend, device: torch.device) -> None:
+    if (operation, chosen) in _said:
+        return
+    _said.add((operation, chosen))
+    asked = os.environ.get(ENVIRONMENT_SWITCH, "")
+    if chosen == "reference" and device.type == "cuda" and not _HAS_TRITON and not asked:
+        _logger.warning(
+            "%s runs by its plain specification on %s, which is slow: the package triton is "
+            "missing. Install voco-toolkit[triton].",
+            operation,
+            device,
+        )
+        return
+    reason = f"{ENVIRONMENT_SWITCH}={asked}" if asked else "auto"
+    _logger.info("%s runs on backend '%s' (%s, tensors on %s)", operation, chosen, reason, device)
+
+
+def _is_vmapped(tensor: Tensor) -> bool:
+    """Whether torch.func.vmap hides an axis of a tensor, under other transforms or not."""
+    # torch has no public way to ask
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_batchedtensor(tensor):
+            return True
+        tensor = functorch.get_unwrapped(tensor)
+    return False
 
 
 def _fastest(device: torch.device) -> Backend:

@@ -1,11 +1,21 @@
+from functools import partial
 from importlib.util import find_spec
 from typing import NamedTuple
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vocokernels import available_backends, resolve_backend, window_attention
-from vocokernels.errors import BackendUnavailableError, UnknownBackendError
+from vocokernels import (
+    available_backends,
+    crop_similarity,
+    cut_crops,
+    resolve_backend,
+    voco_loss,
+    window_attention,
+)
+from vocokernels.backends import chosen_backend
+from vocokernels.errors import BackendUnavailableError, TransformError, UnknownBackendError
 
 
 @pytest.fixture
@@ -87,3 +97,146 @@ def test_what_is_available_can_be_resolved():
     for backend in available_backends():
         place = "cuda" if backend == "triton" else "cpu"
         assert resolve_backend(backend, torch.zeros(1, device=place)) == backend
+
+
+@pytest.fixture
+def nothing_said(monkeypatch, caplog):
+    monkeypatch.setattr("vocokernels.backends._said", set())
+    monkeypatch.delenv("VOCO_KERNELS", raising=False)
+    caplog.set_level("INFO", logger="vocokernels")
+    return caplog
+
+
+def attend(qkv, backend="auto"):
+    table = torch.zeros(27, 1)
+    return window_attention(qkv, table, heads=1, window=(2, 2, 2), shift=(0, 0, 0), backend=backend)
+
+
+def test_what_auto_chose_is_said_once(nothing_said, monkeypatch):
+    for _ in range(3):
+        attend(torch.zeros(1, 2, 2, 2, 6))
+    crop_similarity(torch.ones(1, 1, 2), torch.ones(1, 1, 2))
+    monkeypatch.setenv("VOCO_KERNELS", "reference")
+    attend(torch.zeros(1, 2, 2, 2, 6))
+    assert [(record.levelname, record.getMessage()) for record in nothing_said.records] == [
+        ("INFO", "window_attention runs on backend 'cpu' (auto, tensors on cpu)"),
+        ("INFO", "crop_similarity runs on backend 'cpu' (auto, tensors on cpu)"),
+        (
+            "INFO",
+            "window_attention runs on backend 'reference' (VOCO_KERNELS=reference, tensors on cpu)",
+        ),
+    ]
+
+
+def test_a_backend_that_was_named_is_not_news(nothing_said):
+    attend(torch.zeros(1, 2, 2, 2, 6), backend="cpu")
+    assert nothing_said.records == []
+
+
+def test_a_gpu_without_triton_is_warned_once_with_the_remedy(nothing_said, monkeypatch):
+    monkeypatch.setattr("vocokernels.backends._HAS_TRITON", False)
+    with FakeTensorMode():
+        tensor = torch.empty(1, device="cuda")
+        for _ in range(2):
+            assert chosen_backend("window_attention", "auto", tensor) == "reference"
+    (record,) = nothing_said.records
+    assert record.levelname == "WARNING"
+    assert "window_attention runs by its plain specification on cuda" in record.getMessage()
+    assert "Install voco-toolkit[triton]" in record.getMessage()
+
+
+def test_a_gpu_that_was_told_to_do_without_is_not_warned(nothing_said, monkeypatch):
+    monkeypatch.setattr("vocokernels.backends._HAS_TRITON", False)
+    monkeypatch.setenv("VOCO_KERNELS", "reference")
+    with FakeTensorMode():
+        chosen_backend("window_attention", "auto", torch.empty(1, device="cuda"))
+    assert [record.levelname for record in nothing_said.records] == ["INFO"]
+
+
+VMAPPED = {
+    "window_attention": (attend, torch.zeros(3, 1, 2, 2, 2, 6)),
+    "window_attention by its reference": (
+        partial(attend, backend="reference"),
+        torch.zeros(3, 1, 2, 2, 2, 6),
+    ),
+    "crop_similarity": (
+        lambda x: crop_similarity(x, torch.ones(1, 2, 4)),
+        torch.ones(3, 1, 2, 4),
+    ),
+    "voco_loss": (
+        lambda x: voco_loss(x, x, torch.ones(1, 2, 4), torch.ones(1, 2, 4), torch.ones(1, 2, 2))[0],
+        torch.ones(3, 1, 2, 4),
+    ),
+    "cut_crops": (
+        lambda start: cut_crops(
+            torch.zeros(1, 4, 4, 4), start, 2, window_hu_B2=torch.tensor([[0.0, 1.0]])
+        ),
+        torch.zeros(3, 1, 2, 3, dtype=torch.long),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VMAPPED)
+def test_vmap_is_refused_with_a_sentence(name):
+    function, argument = VMAPPED[name]
+    with pytest.raises(
+        TransformError, match=rf"{name.split()[0]} was called under torch.func.vmap"
+    ):
+        torch.func.vmap(function)(argument)
+
+
+def test_vmap_is_seen_through_other_transforms_and_in_any_input():
+    def loss(table):
+        qkv = torch.ones(1, 2, 2, 2, 6)
+        return window_attention(qkv, table, heads=1, window=(2, 2, 2), shift=(0, 0, 0)).sum()
+
+    with pytest.raises(TransformError, match="vmap"):
+        torch.func.vmap(torch.func.grad(loss))(torch.zeros(3, 27, 1))
+
+
+OPERATIONS = {
+    "window_attention": (attend, (torch.randn(2, 3, 2, 2, 6),)),
+    "crop_similarity": (crop_similarity, (torch.randn(2, 2, 4), torch.randn(2, 3, 4))),
+    "voco_loss": (
+        lambda x, bases: voco_loss(
+            x, x.detach(), bases, bases.detach(), torch.zeros(2, 2, 3)
+        ).total(),
+        (torch.randn(2, 2, 4), torch.randn(2, 3, 4)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_compiles_whole_forward_and_backward(name, monkeypatch):
+    monkeypatch.delenv("VOCO_KERNELS", raising=False)
+    function, given = OPERATIONS[name]
+    inputs = [one.clone().requires_grad_() for one in given]
+    # without the C++ of inductor, which has nothing to do with us
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    expected, out = function(*inputs), compiled(*inputs)
+    torch.testing.assert_close(out, expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(out.sum(), inputs),
+        torch.autograd.grad(expected.sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_autocast_changes_nothing(name, backend, monkeypatch):
+    monkeypatch.setenv("VOCO_KERNELS", backend)
+    function, given = OPERATIONS[name]
+    inputs = [one.clone().requires_grad_() for one in given]
+    expected = function(*inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = function(*inputs)
+    assert out.dtype == torch.float32
+    assert torch.equal(out, expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(out.sum(), inputs),
+        torch.autograd.grad(expected.sum(), inputs),
+        strict=True,
+    ):
+        assert torch.equal(ours, theirs)

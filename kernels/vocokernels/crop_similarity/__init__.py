@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from vocokernels.backends import resolve_backend
+from vocokernels.backends import chosen_backend
 from vocokernels.crop_similarity.reference import crop_similarity_reference
 from vocokernels.errors import DtypeError, ShapeError
 
@@ -26,13 +26,14 @@ def crop_similarity(x_BND: Tensor, bases_BKD: Tensor, *, backend: str = "auto") 
         DtypeError: An embedding that is not of floats.
         UnknownBackendError: No backend has this name.
         BackendUnavailableError: The backend cannot run here.
+        TransformError: An input comes from torch.func.vmap.
 
     >>> import torch
     >>> crop_similarity(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[1.0, 0.0], [0.0, 2.0]]]))
     tensor([[[0.6000, 0.8000]]])
     """
     check_embeddings(x_BND, bases_BKD)
-    if resolve_backend(backend, x_BND) == "triton":
+    if chosen_backend("crop_similarity", backend, x_BND, bases_BKD) == "triton":
         # importing a kernel wants triton, which other backends do without
         from vocokernels.crop_similarity.kernel import crop_similarity_triton
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vocokernels.backends import resolve_backend
+from vocokernels.backends import chosen_backend
 from vocokernels.cut_crops.reference import Augmentation, cut_crops_reference
 from vocokernels.errors import CropOutsideFieldError, DtypeError, ShapeError
 
@@ -46,14 +46,17 @@ def cut_crops(
         CropOutsideFieldError: A crop leaves its field.
         UnknownBackendError: No backend has this name.
         BackendUnavailableError: The backend cannot run here.
+        TransformError: An input comes from torch.func.vmap.
     """
     size = (size_vox, size_vox, size_vox) if isinstance(size_vox, int) else size_vox
     plan = Augmentation(flip_BN3, turns_BN, shift_BN)
+    inputs = (field_BXYZ, start_BN3, window_hu_B2, flip_BN3, turns_BN, shift_BN)
+    chosen = chosen_backend("cut_crops", backend, *inputs)
     _check_shapes(field_BXYZ, start_BN3, window_hu_B2, plan)
     _check_types(field_BXYZ, start_BN3, window_hu_B2, plan)
     _check_inside(field_BXYZ, start_BN3, size)
     _check_turns(size, turns_BN)
-    if resolve_backend(backend, field_BXYZ) == "triton":
+    if chosen == "triton":
         # importing a kernel wants triton, which other backends do without
         from vocokernels.cut_crops.kernel import cut_crops_triton
 

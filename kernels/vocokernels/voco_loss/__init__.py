@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from vocokernels.backends import resolve_backend
+from vocokernels.backends import chosen_backend
 from vocokernels.crop_similarity import check_embeddings
 from vocokernels.errors import ShapeError, UnknownVariantError
 from vocokernels.voco_loss.reference import Repairs, inter_term, intra_term, regulariser_term
@@ -82,6 +82,7 @@ def voco_loss(
         UnknownVariantError: No variant has this name.
         UnknownBackendError: No backend has this name.
         BackendUnavailableError: The backend cannot run here.
+        TransformError: An input comes from torch.func.vmap.
 
     Source: Wu et al., arXiv:2410.09890; the released code's behaviour, restated.
     """
@@ -91,11 +92,11 @@ def voco_loss(
         clamped_similarity=clamped_similarity,
         inter_needs_two=inter_needs_two,
     )
-    if resolve_backend(backend, x_student) == "triton":
+    inputs = (x_student, x_teacher, bases_student, bases_teacher, labels)
+    if chosen_backend("voco_loss", backend, *inputs) == "triton":
         # importing a kernel wants triton, which other backends do without
         from vocokernels.voco_loss.op import voco_loss_triton
 
-        inputs = (x_student, x_teacher, bases_student, bases_teacher, labels)
         return VoCoTerms(*voco_loss_triton(*inputs, repairs))
     return VoCoTerms(
         intra=intra_term(x_student, bases_teacher, labels, repairs),

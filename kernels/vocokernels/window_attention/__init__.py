@@ -3,12 +3,19 @@
 import torch
 from torch import Tensor
 
-from vocokernels.backends import resolve_backend
-from vocokernels.errors import DtypeError, ShapeError
+from vocokernels.backends import chosen_backend
+from vocokernels.errors import BackendUnavailableError, DtypeError, ShapeError
 from vocokernels.window_attention.boxes import Triple, table_length
 from vocokernels.window_attention.cpu import window_attention_cpu
+from vocokernels.window_attention.gpu import window_attention_triton
 from vocokernels.window_attention.reference import window_attention_reference
+from vocokernels.window_attention.tiles import WIDEST_HEAD
 
+_RUN = {
+    "reference": window_attention_reference,
+    "cpu": window_attention_cpu,
+    "triton": window_attention_triton,
+}
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -47,14 +54,24 @@ def window_attention(
         DtypeError: A type that is not a float.
         UnknownBackendError: No backend has this name.
         BackendUnavailableError: The backend cannot run here.
+        TransformError: An input comes from torch.func.vmap.
 
     Source: Liu et al., arXiv:2103.14030; Hatamizadeh et al., arXiv:2201.01266. The boxes are ours:
     docs/kernels.md.
     """
     _check(qkv, bias_table, pad_qkv, heads)
     _check_window(bias_table, heads, window, shift)
-    chosen = resolve_backend(backend, qkv)
-    run = window_attention_cpu if chosen == "cpu" else window_attention_reference
+    chosen = chosen_backend("window_attention", backend, qkv, bias_table, pad_qkv)
+    width = qkv.shape[4] // (3 * heads)
+    if chosen == "triton" and width > WIDEST_HEAD:
+        if backend == "triton":
+            message = (
+                f"Heads have {width} channels; backend 'triton' takes up to {WIDEST_HEAD}. Use "
+                "reference or auto."
+            )
+            raise BackendUnavailableError(message)
+        chosen = "reference"
+    run = _RUN[chosen]
     return run(qkv, bias_table, window=window, shift=shift, pad_qkv=pad_qkv)
 
 

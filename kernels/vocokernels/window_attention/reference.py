@@ -28,9 +28,16 @@ def window_attention_reference(
 ) -> Tensor:
     """Arguments as for `vocokernels.window_attention`; the table tells the heads.
 
-    Any device, any floating type: float64 is computed as such, all else in float32. Gradients
-    come from autograd.
+    Any device, any floating type: float64 is computed as such, all else in float32, also under
+    autocast. Gradients come from autograd.
     """
+    with torch.autocast(qkv.device.type, enabled=False):
+        return _attend(qkv, bias_table, window, shift, pad_qkv)
+
+
+def _attend(
+    qkv: Tensor, bias_table: Tensor, window: Triple, shift: Triple, pad_qkv: Tensor | None
+) -> Tensor:
     map_xyz = (qkv.shape[1], qkv.shape[2], qkv.shape[3])
     used, moved = effective_window(map_xyz, window, shift)
     compute = torch.float64 if qkv.dtype == torch.float64 else torch.float32
