@@ -16,6 +16,7 @@ from vocokernels.window_attention.counts import (
     padded_tokens,
     window_pairs,
 )
+from vocokernels.workers import run_shares, worker_count
 
 __all__ = [
     "HalfWork",
@@ -27,7 +28,9 @@ __all__ = [
     "half_work",
     "padded_tokens",
     "resolve_backend",
+    "run_shares",
     "voco_loss",
     "window_attention",
     "window_pairs",
+    "worker_count",
 ]

@@ -17,17 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from vocotrain.models.norm import instance_norm
+from vocotrain.models.residual import residual_unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NEGATIVE_SLOPE = 0.01
-"""Of every leaky ReLU."""
-
 
 class Convolution(nn.Module):
-    """A convolution of side 1 or 3 that keeps the size of the map."""
+    """The weight of a convolution that keeps the size of the map, under MONAI's name for it."""
 
     def __init__(
         self, in_channels: int, out_channels: int, *, side: int, bias: bool = False
@@ -35,16 +32,6 @@ class Convolution(nn.Module):
         """Draw the weights as torch does."""
         super().__init__()
         self.conv = nn.Conv3d(in_channels, out_channels, side, padding=side // 2, bias=bias)
-
-    def forward(self, x_BXYZC: Tensor) -> Tensor:
-        """Convolve; side 1 is a linear layer on the channels, a small map one on neighbourhoods."""
-        weight = self.conv.weight
-        if self.conv.kernel_size == (1, 1, 1):
-            return functional.linear(x_BXYZC, weight.flatten(1), self.conv.bias)
-        if x_BXYZC.shape[:-1].numel() <= len(weight):
-            return functional.linear(_neighbourhoods(x_BXYZC), weight.flatten(1), self.conv.bias)
-        y_BCXYZ: Tensor = self.conv(x_BXYZC.permute(0, 4, 1, 2, 3))
-        return y_BCXYZ.permute(0, 2, 3, 4, 1).contiguous()
 
 
 class Upsampling(nn.Module):
@@ -75,9 +62,8 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x_BXYZC: Tensor) -> Tensor:
         """Map to map."""
-        around = x_BXYZC if self.conv3 is None else instance_norm(self.conv3(x_BXYZC))
-        y = instance_norm(self.conv1(x_BXYZC), negative_slope=NEGATIVE_SLOPE)
-        return instance_norm(self.conv2(y), around, negative_slope=NEGATIVE_SLOPE)
+        around = None if self.conv3 is None else self.conv3.conv.weight
+        return residual_unit(x_BXYZC, self.conv1.conv.weight, self.conv2.conv.weight, around)
 
 
 class EncoderBlock(nn.Module):
@@ -118,19 +104,9 @@ class OutputBlock(nn.Module):
         self.conv = Convolution(in_channels, out_channels, side=1, bias=True)
 
     def forward(self, x_BXYZC: Tensor) -> Tensor:
-        """Map to logits."""
-        y: Tensor = self.conv(x_BXYZC)
-        return y
-
-
-def _neighbourhoods(x_BXYZC: Tensor) -> Tensor:
-    """The 27 values around each voxel, (B, X, Y, Z, 27 C).
-
-    Where there are fewer voxels than channels, as at the bottom of the network, these are fewer
-    than the weights, and the weights are used as they lie, not brought into another order first.
-    """
-    padded = functional.pad(x_BXYZC, (0, 0, 1, 1, 1, 1, 1, 1))
-    return padded.unfold(1, 3, 1).unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)
+        """Map to logits: side 1 is a linear layer on the channels."""
+        conv = self.conv.conv
+        return functional.linear(x_BXYZC, conv.weight.flatten(1), conv.bias)
 
 
 def channels_last(x_BCXYZ: Tensor) -> Tensor:

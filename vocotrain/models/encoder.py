@@ -5,10 +5,11 @@ Shape letters: N crops, C channels, X Y Z voxels, D feature width; B volumes of 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from vocotrain.errors import InputShapeError
 from vocotrain.models.blocks import EncoderBlock, channels_first, channels_last, run
@@ -148,5 +149,22 @@ def check_input(x_BCXYZ: Tensor, size: ModelSize, in_channels: int) -> None:
 
 
 def _pooled(map_BXYZC: Tensor) -> Tensor:
-    kind = torch.promote_types(map_BXYZC.dtype, torch.float32)
-    return map_BXYZC.mean(dim=(1, 2, 3), dtype=kind)
+    pooled_BC: Tensor = _Pool.apply(map_BXYZC)  # type: ignore[no-untyped-call]  # torch's apply
+    return pooled_BC
+
+
+class _Pool(torch.autograd.Function):
+    """Mean over the voxels in float32; its gradient is a view, where torch's is a whole map."""
+
+    @staticmethod
+    def forward(ctx: Any, map_BXYZC: Tensor) -> Tensor:  # noqa: ANN401 (torch's context)
+        ctx.shape, ctx.dtype = map_BXYZC.shape, map_BXYZC.dtype
+        kind = torch.promote_types(map_BXYZC.dtype, torch.float32)
+        return map_BXYZC.mean(dim=(1, 2, 3), dtype=kind)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BC: Tensor) -> Tensor:  # noqa: ANN401 (torch's context)
+        voxels = ctx.shape[1:4].numel()
+        grad_BXYZC: Tensor = (grad_BC / voxels).to(ctx.dtype)[:, None, None, None]
+        return grad_BXYZC.expand(ctx.shape)

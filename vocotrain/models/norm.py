@@ -1,138 +1,103 @@
-"""Instance norm and leaky ReLU in one pass, channels last.
+"""Instance norm and leaky ReLU by pieces, and how to see through them.
 
-    y = leaky_relu((x - mean) / sqrt(var + eps) + residual)        mean, var over X, Y, Z, biased
+    n = (x - mean) / sqrt(var + eps)            mean, var over X, Y, Z, biased
+    y = leaky_relu(n + around)
 
-Equals torch's `instance_norm` (no affine, no running statistics) followed by an addition and a
-leaky ReLU. The point is memory traffic: on a CPU the volume is walked in pieces that stay in the
-cache, and what is kept for the backward pass is x and y, which the convolutions around it keep
-anyway. Statistics are in float32 (float64 for double), by two passes, so that a volume of equal
-values gives zeros.
+Equals torch's `instance_norm` (no affine, no running statistics), an addition and a leaky ReLU.
+y may take the place of x: a leaky ReLU can be undone, so n = before_activation(y) - around is all
+that the backward pass needs, and x need not be kept. All is computed in float32 at least.
 
-Shape letters: B volumes, X Y Z voxels, C channels, M = X*Y*Z.
+Shape letters: B maps, M voxels each, C channels, P pieces of a map.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from vocotrain.models.pieces import Piece, for_each
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Sequence
 
 EPSILON = 1e-5
 """Added to the variance, as in torch's and MONAI's instance norm."""
 
-PIECE_VALUES = 2**18
-"""Values in a piece on a CPU: 1 MiB of float32, so that a piece and its temporaries stay cached."""
+NEGATIVE_SLOPE = 0.01
+"""Of every leaky ReLU. Not 0, which could not be undone."""
 
 
-def instance_norm(
-    x_BXYZC: Tensor, residual_BXYZC: Tensor | None = None, *, negative_slope: float = 1.0
-) -> Tensor:
-    """Instance norm over X, Y, Z, then the residual is added, then a leaky ReLU.
+class Statistics(NamedTuple):
+    """Of each map and channel, (B, 1, C).
+
+    Attributes:
+        mean: Mean.
+        scale: One over the standard deviation.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def normalise_(self, x: Tensor, piece: Piece) -> Tensor:
+        """Normalise a piece of the maps in its place."""
+        return x.sub_(self.mean[piece.maps]).mul_(self.scale[piece.maps])
+
+
+def statistics(
+    rows_of: Callable[[Piece], Tensor], some: Sequence[Piece], *, maps: int, rows: int
+) -> Statistics:
+    """Mean and scale of maps.
+
+    Each piece has two passes while it is in the cache, and pieces are joined by Chan's formula, so
+    that a mean far from zero costs no precision.
 
     Args:
-        x_BXYZC: Channels-last maps.
-        residual_BXYZC: Added after the norm; None: nothing is.
-        negative_slope: Of the leaky ReLU; 1 is none. Not 0, which cannot be undone from y.
-
-    Returns:
-        Maps (B, X, Y, Z, C) of x's type.
+        rows_of: Gives a piece, (b, m, C), in the type to compute in. It is not written to.
+        some: The pieces that cover all maps.
+        maps: B.
+        rows: M.
     """
-    x_BMC = x_BXYZC.contiguous().flatten(1, 3)
-    residual_BMC = None if residual_BXYZC is None else residual_BXYZC.contiguous().flatten(1, 3)
-    y_BMC: Tensor = _InstanceNorm.apply(x_BMC, residual_BMC, negative_slope)  # type: ignore[no-untyped-call]  # torch's apply
-    return y_BMC.view(x_BXYZC.shape)
+
+    def one(piece: Piece) -> tuple[Tensor, Tensor]:
+        x = rows_of(piece)
+        mean = x.mean(1, keepdim=True)
+        return mean, torch.sub(x, mean).square_().sum(1, keepdim=True)
+
+    means, squares = zip(*for_each(one, some), strict=True)
+    mean_BPC, square_BPC = _by_map(means, maps), _by_map(squares, maps)
+    counts = [len(range(rows)[piece.rows]) for piece in some[: mean_BPC.shape[1]]]
+    count_P1 = mean_BPC.new_tensor(counts)[:, None]
+    mean_B1C = (mean_BPC * (count_P1 / rows)).sum(1, keepdim=True)
+    square_BPC = square_BPC + (mean_BPC - mean_B1C).square_() * count_P1
+    variance_B1C = square_BPC.sum(1, keepdim=True) / rows
+    return Statistics(mean_B1C, (variance_B1C + EPSILON).rsqrt_())
 
 
-class _InstanceNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x_BMC: Tensor, residual_BMC: Tensor | None, slope: float) -> Tensor:  # noqa: ANN401 (torch's context)
-        mean_B1C, scale_B1C = _statistics(x_BMC)
-        y_BMC = torch.empty_like(x_BMC)
-        for piece in _pieces(x_BMC):
-            rows = piece[0]
-            y = _workspace(y_BMC[piece], mean_B1C.dtype)
-            torch.sub(x_BMC[piece], mean_B1C[rows], out=y).mul_(scale_B1C[rows])
-            if residual_BMC is not None:
-                y += residual_BMC[piece]
-            _keep(y if slope == 1 else functional.leaky_relu_(y, slope), y_BMC[piece])
-        ctx.save_for_backward(x_BMC, y_BMC if slope != 1 else None, mean_B1C, scale_B1C)
-        ctx.slope = slope
-        ctx.residual_dtype = None if residual_BMC is None else residual_BMC.dtype
-        return y_BMC
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g_BMC: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401 (torch's context)
-        x_BMC, y_BMC, mean_B1C, scale_B1C = ctx.saved_tensors
-        g_BMC = g_BMC.contiguous()
-        before_BMC = g_BMC if y_BMC is None else torch.empty_like(g_BMC)
-        mean_g_B1C, slope_B1C = torch.zeros_like(mean_B1C), torch.zeros_like(mean_B1C)
-        for piece in _pieces(x_BMC):
-            rows, g = piece[0], before_BMC[piece]
-            if y_BMC is not None:
-                _before_activation(g_BMC[piece], y_BMC[piece], ctx.slope, out=g)
-            mean_g_B1C[rows] += g.sum(1, keepdim=True, dtype=mean_B1C.dtype)
-            slope_B1C[rows] += (x_BMC[piece] - mean_B1C[rows]).mul_(g).sum(1, keepdim=True)
-        residual = before_BMC.to(ctx.residual_dtype) if ctx.needs_input_grad[1] else None
-        if not ctx.needs_input_grad[0]:
-            return None, residual, None
-        mean_g_B1C /= x_BMC.shape[1]
-        slope_B1C *= scale_B1C.square() / x_BMC.shape[1]
-        ours = y_BMC is not None and residual is None and before_BMC.dtype == x_BMC.dtype
-        dx_BMC = before_BMC if ours else torch.empty_like(x_BMC)
-        for piece in _pieces(x_BMC):
-            rows = piece[0]
-            dx = _workspace(dx_BMC[piece], mean_B1C.dtype)
-            torch.sub(before_BMC[piece], mean_g_B1C[rows], out=dx)
-            dx.addcmul_(x_BMC[piece] - mean_B1C[rows], slope_B1C[rows], value=-1)
-            _keep(dx.mul_(scale_B1C[rows]), dx_BMC[piece])
-        return dx_BMC, residual, None
+def mean_of_pieces(sums: Sequence[Tensor], *, maps: int, rows: int) -> Tensor:
+    """Mean over the rows of each map, (B, 1, C), of sums (b, 1, C) over pieces."""
+    return _by_map(sums, maps).sum(1, keepdim=True) / rows
 
 
-def _statistics(x_BMC: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean, and one over the standard deviation, (B, 1, C)."""
-    kind = torch.promote_types(x_BMC.dtype, torch.float32)
-    mean_B1C = torch.zeros(len(x_BMC), 1, x_BMC.shape[2], dtype=kind, device=x_BMC.device)
-    variance_B1C = torch.zeros_like(mean_B1C)
-    for piece in _pieces(x_BMC):
-        mean_B1C[piece[0]] += x_BMC[piece].sum(1, keepdim=True, dtype=kind)
-    mean_B1C /= x_BMC.shape[1]
-    for piece in _pieces(x_BMC):
-        deviation = x_BMC[piece] - mean_B1C[piece[0]]
-        variance_B1C[piece[0]] += deviation.square_().sum(1, keepdim=True)
-    return mean_B1C, (variance_B1C / x_BMC.shape[1] + EPSILON).rsqrt_()
+def activate_(n: Tensor) -> Tensor:
+    """Leaky ReLU, in place."""
+    return functional.leaky_relu_(n, NEGATIVE_SLOPE)
 
 
-def _before_activation(g: Tensor, y: Tensor, slope: float, *, out: Tensor) -> None:
-    """Gradient before the leaky ReLU, whose sign y still shows."""
-    torch.ops.aten.leaky_relu_backward.grad_input(g, y, slope, True, grad_input=out)  # noqa: FBT003 (the operator's own signature)
+def before_activation(y: Tensor) -> Tensor:
+    """What went into the leaky ReLU that gave y; a fresh tensor."""
+    return functional.leaky_relu(y, 1 / NEGATIVE_SLOPE)
 
 
-def _workspace(target: Tensor, kind: torch.dtype) -> Tensor:
-    """Where a piece is computed: in its place, if that has the precision."""
-    return target if target.dtype == kind else torch.empty_like(target, dtype=kind)
+def gradient_before_activation(grad: Tensor, y: Tensor) -> Tensor:
+    """Gradient of what went into the leaky ReLU that gave y, whose sign y still shows; fresh."""
+    found: Tensor = torch.ops.aten.leaky_relu_backward(grad, y, NEGATIVE_SLOPE, True)  # noqa: FBT003 (the operator's own signature)
+    return found
 
 
-def _keep(piece: Tensor, target: Tensor) -> None:
-    """Round a piece into its place, unless it is there."""
-    if piece.dtype != target.dtype:
-        target.copy_(piece)
-
-
-def _pieces(x_BMC: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Index pairs (volumes, voxels) that cover x: one on an accelerator, cache-sized on a CPU."""
-    volumes, voxels, channels = x_BMC.shape
-    if x_BMC.device.type != "cpu":
-        yield slice(None), slice(None)
-        return
-    rows = max(1, PIECE_VALUES // channels)
-    together = max(1, rows // voxels)
-    for b in range(0, volumes, together):
-        for m in range(0, voxels, rows):
-            yield slice(b, b + together), slice(m, m + rows)
+def _by_map(found: Sequence[Tensor], maps: int) -> Tensor:
+    """Results (b, 1, C) of pieces as (B, P, C)."""
+    joined = torch.cat(list(found))
+    return joined.view(maps, -1, joined.shape[2])

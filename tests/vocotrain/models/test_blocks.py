@@ -5,7 +5,6 @@ import torch
 from monai.networks.blocks import UnetrBasicBlock, UnetrUpBlock
 
 from vocotrain.models.blocks import (
-    Convolution,
     DecoderBlock,
     EncoderBlock,
     channels_first,
@@ -16,25 +15,6 @@ from vocotrain.models.blocks import (
 
 def batch(*shape):
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.mark.parametrize("side", [1, 3])
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(2, 2, 2, 2), (1, 1, 3, 1), (2, 5, 4, 6)])
-def test_a_convolution_is_torchs_for_maps_of_few_and_of_many_voxels(shape, bias, side):
-    module = Convolution(3, 16, side=side, bias=bias).double()
-    x = batch(*shape, 3).requires_grad_()
-    inputs = [x, *module.parameters()]
-    y = module(x)
-    expected = module.conv(x.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
-    assert y.is_contiguous()
-    torch.testing.assert_close(y, expected, rtol=0, atol=1e-13)
-    torch.testing.assert_close(
-        torch.autograd.grad(y.sin().sum(), inputs),
-        torch.autograd.grad(expected.sin().sum(), inputs),
-        rtol=0,
-        atol=1e-12,
-    )
 
 
 @pytest.mark.parametrize("channels", [(1, 4), (4, 4), (6, 4)])
