@@ -1,6 +1,8 @@
 """`voco bench kernels`: words in, a table or a document out, and its exit codes."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -55,3 +57,12 @@ def test_results_that_differ_end_with_5_and_are_not_timed(capsys, monkeypatch):
     assert "differs from monai" in shown.err
     assert "Nothing of it was timed" in shown.err
     assert json.loads(shown.out)["rows"] == []
+
+
+@pytest.mark.slow
+def test_it_runs_without_the_packages_that_only_developers_have():
+    missing = "import sys; sys.modules |= dict.fromkeys(['einops', 'pytest', 'triton'])"
+    code = f"{missing}; from vococli.main import main; sys.exit(main({TINY}))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "tiny 16^3 stage 2" in run.stdout

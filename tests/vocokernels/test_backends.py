@@ -223,6 +223,27 @@ def test_an_operation_compiles_whole_forward_and_backward(name, monkeypatch):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # inductor's own
+def test_inductor_takes_the_operation_and_its_neighbours_forward_and_backward(monkeypatch):
+    monkeypatch.delenv("VOCO_KERNELS", raising=False)
+    linear = torch.nn.Linear(4, 6)
+
+    def half(x):
+        return torch.nn.functional.gelu(attend(linear(x)))
+
+    x = torch.randn(2, 3, 2, 2, 4, requires_grad=True)
+    out, expected = torch.compile(half, fullgraph=True)(x), half(x)
+    torch.testing.assert_close(out, expected)
+    wanted = [x, *linear.parameters()]
+    for ours, theirs in zip(
+        torch.autograd.grad(out.sum(), wanted),
+        torch.autograd.grad(expected.sum(), wanted),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_autocast_changes_nothing(name, backend, monkeypatch):

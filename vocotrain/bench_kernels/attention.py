@@ -117,35 +117,37 @@ class FlexAttention(nn.Module):
         flex: Any = import_module("torch.nn.attention.flex_attention").flex_attention
         self.attention = attention
         self.run = torch.compile(flex, dynamic=False) if is_compiled else flex
-        self.regions: Tensor | None = None
+        self.score_mod: Callable[..., Tensor] | None = None
 
     def forward(self, x_MnC: Tensor, mask: Tensor | None) -> Tensor:
         """As MONAI's attention is called."""
         q, k, v = _heads_first(self.attention, x_MnC)
-        if mask is not None and self.regions is None:
-            # a region's number: its first token; masks do not change, so once is enough
-            self.regions = (mask == 0).int().argmax(-1).int()
-        out: Tensor = self.run(q, k, v, score_mod=self._score_mod())
+        if self.score_mod is None:
+            # masks do not change, and a new function at each call would be compiled anew
+            self.score_mod = _score_mod(self.attention, mask)
+        out: Tensor = self.run(q, k, v, score_mod=self.score_mod)
         return _project(self.attention, out)
 
-    def _score_mod(self) -> Callable[..., Tensor]:
-        """What happens to the score of query i and key j of window m and head h."""
-        table = self.attention.relative_position_bias_table
-        index, regions = self.attention.relative_position_index, self.regions
 
-        def biased(score: Tensor, _m: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-            moved: Tensor = score + table[index[i, j], h]
-            return moved
+def _score_mod(attention: Any, mask: Tensor | None) -> Callable[..., Tensor]:  # noqa: ANN401 - MONAI is untyped
+    """What happens to the score of query i and key j of window m and head h."""
+    table, index = attention.relative_position_bias_table, attention.relative_position_index
 
-        if regions is None:
-            return biased
+    def biased(score: Tensor, _m: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        moved: Tensor = score + table[index[i, j], h]
+        return moved
 
-        def masked(score: Tensor, m: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-            window = m % regions.shape[0]
-            is_seen = regions[window, i] == regions[window, j]
-            return torch.where(is_seen, biased(score, m, h, i, j), float("-inf"))
+    if mask is None:
+        return biased
+    # a region's number: its first token
+    regions = (mask == 0).int().argmax(-1).int()
 
-        return masked
+    def masked(score: Tensor, m: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        window = m % regions.shape[0]
+        is_seen = regions[window, i] == regions[window, j]
+        return torch.where(is_seen, biased(score, m, h, i, j), float("-inf"))
+
+    return masked
 
 
 class FlashFlagAttention(nn.Module):
@@ -170,6 +172,8 @@ def own_attention(attention: Any) -> Any:  # noqa: ANN401 - MONAI is untyped
 
 def attention_job(case: AttentionCase, settings: BenchSettings) -> Job:
     """All implementations of a case, MONAI first."""
+    # compiled code of earlier cases would count towards the most that torch keeps of one function
+    torch.compiler.reset()
     torch.manual_seed(0)
     blocks = StageBlocks(case, settings.device)
     shape = (case.maps, *case.map_xyz, case.channels)

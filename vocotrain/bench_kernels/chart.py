@@ -42,13 +42,13 @@ def write_chart(path: Path, document: Document) -> Path:
         document: What was measured.
     """
     rows = [row for row in document.rows if row.metric_name == "speed"]
-    cases = list(dict.fromkeys(row.x_value for row in rows))
+    cases = {row.x_value for row in rows}
     with mpl.rc_context(STYLE):
         size = (max(6.0, 1.6 + 1.1 * len(cases)), 6.4)
         figure = Figure(figsize=size, dpi=110, layout="constrained")
         FigureCanvasAgg(figure)
         for axes, mode in zip(figure.subplots(2, 1), TITLES, strict=True):
-            _draw(axes, [row for row in rows if row.kernel_operation_mode == mode], cases)
+            _draw(axes, [row for row in rows if row.kernel_operation_mode == mode])
             axes.set_title(TITLES[mode], loc="left")
         figure.suptitle(_headline(document), fontsize=10)
         handles = {
@@ -56,15 +56,16 @@ def write_chart(path: Path, document: Document) -> Path:
             for axes in figure.axes
             for bars, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
-        figure.legend(handles.values(), handles, loc="outside lower center", ncols=6, frameon=False)
+        figure.legend(handles.values(), handles, loc="outside lower center", ncols=9, frameon=False)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
     path.write_bytes(buffer.getvalue())
     return path
 
 
-def _draw(axes: Axes, rows: list[Row], cases: list[str]) -> None:
+def _draw(axes: Axes, rows: list[Row]) -> None:
     """Bars of one case side by side, those that are there sharing its width."""
+    cases = list(dict.fromkeys(row.x_value for row in rows))
     for row in rows:
         beside = [other.kernel_provider for other in rows if other.x_value == row.x_value]
         width = GROUP_WIDTH / len(beside)

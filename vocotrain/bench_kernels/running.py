@@ -81,7 +81,14 @@ def planned_jobs(settings: BenchSettings) -> list[tuple[str, Callable[[], Job]]]
 
 def run_job(job: Job, settings: BenchSettings, clock: Clock, limits: Limits) -> Found:
     """Check all implementations, then time those that are right."""
-    checked = {peer.name: _check(peer, job, _truth(job), settings.device) for peer in job.peers}
+    try:
+        truth = _truth(job)
+    except torch.OutOfMemoryError:
+        reason = "what all are compared with does not fit into memory; take fewer maps (--maps)"
+        return [], [
+            Absence(job.kernel, peer.name, job.name, reason, is_wrong=False) for peer in job.peers
+        ]
+    checked = {peer.name: _check(peer, job, truth, settings.device) for peer in job.peers}
     right = {name: found for name, found in checked.items() if isinstance(found, Checked)}
     times = take_turns(
         {name: found.workload for name, found in right.items()},

@@ -88,6 +88,15 @@ def test_a_peer_that_torch_refuses_is_left_out_with_its_first_line():
     assert not any(one.is_wrong for one in absent)
 
 
+def test_a_truth_that_fits_no_memory_leaves_all_out_with_the_remedy():
+    x = torch.ones(3, requires_grad=True)
+    big, small = Peer("big", lambda: fail(torch.OutOfMemoryError)), Peer("small", lambda: x * x)
+    rows, absent = run_toy(Job("toy", "toy 3", [big, small], [x]))
+    assert rows == []
+    assert [one.kernel_provider for one in absent] == ["big", "small"]
+    assert all("take fewer maps (--maps)" in one.reason for one in absent)
+
+
 def test_an_error_of_ours_ends_the_run():
     job, x = toy_job()
     peers = [*job.peers, Peer("ours", lambda: fail(RuntimeError))]
