@@ -31,7 +31,8 @@ def _assert_whole(manifest, out, tmp_path, tree):
     assert verify(out).ok
     # Neither temporary files nor discarded trees nor a lock are left beside the store.
     beside = {path.name.removeprefix(out.name) for path in tmp_path.glob(f"{out.name}?*")}
-    assert beside - {".whole", ".whole.ledger.sqlite"} == {".ledger.sqlite"}
+    whole = {".whole", ".whole.ledger.sqlite", ".whole.salt"}
+    assert beside - whole == {".ledger.sqlite", ".salt"}
 
 
 def test_killed_at_random_moments(make_sources, tmp_path, tree):

@@ -74,7 +74,7 @@ def test_a_build_from_an_archive_gives_the_same_store(in_folder, tmp_path, kind,
     again = build(tmp_path / "m.yaml", tmp_path / "s.zarr", workers=0, resume=True)
     assert (again.skipped_done, again.bytes_written) == (3, 0)
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"packed", "m.yaml", "s.zarr", "s.zarr.ledger.sqlite"}
+    assert left == {"packed", "m.yaml", "s.zarr", "s.zarr.ledger.sqlite", "s.zarr.salt"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
