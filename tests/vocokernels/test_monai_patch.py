@@ -184,6 +184,23 @@ def test_a_block_in_another_module_is_found():
     assert patch_monai(model).blocks == 6
 
 
+def test_a_model_that_is_wrapped_for_several_processes_is_patched_in_place():
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        model = swin_transformer().double()
+        x = torch.randn(ODD_INPUT).double()
+        expected = patched_models.results(model, x)
+        wrapped = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+        patch_monai(wrapped)
+        found = patched_models.results(wrapped, x)
+    finally:
+        torch.distributed.destroy_process_group()
+    for name, theirs in expected.items():
+        ours = found[name if name.startswith(("output", "input")) else f"module.{name}"]
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
 def test_a_layer_that_does_more_than_monais_is_left_as_it_is():
     model = swin_transformer().double()
     x = torch.randn(ODD_INPUT).double()
