@@ -28,7 +28,7 @@ from vocodata.executor import Lost, run_dask, run_inline, usable_cores
 from vocodata.identifiers import Salt, take_salt
 from vocodata.job import Outcome, ScanJob, killed, run_job
 from vocodata.ledger import EXCLUDED, STORED, Ledger, default_ledger
-from vocodata.lock import build_lock, is_locked
+from vocodata.lock import Lock, build_lock, is_locked
 from vocodata.manifest import Manifest, load_manifest
 from vocodata.plan import BuildPlan, make_plan
 from vocodata.progress import BuildEvent as BuildEvent
@@ -39,11 +39,11 @@ from vocodata.store.atomic import discard_tree, make_folder, sweep
 from vocodata.store.metadata import SCHEMA_VERSION
 from vocodata.store.root import (
     claim,
-    local_path,
     prove_accounting,
     prune,
     publish,
     read_attributes,
+    store_path,
     stored_folders,
 )
 
@@ -94,7 +94,7 @@ def build(
         DiskFullError: No room; the build can be resumed.
         BuildInterruptedError: SIGINT or SIGTERM came; what is done is in the catalogue.
     """
-    root = local_path(out)
+    root = store_path(out)
     path = default_ledger(root) if ledger is None else Path(ledger)
     salt = _salt(path, salt_file, resume=resume)
     known = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
@@ -102,7 +102,7 @@ def build(
     if resume and overwrite:
         msg = "Both resume and overwrite are given; expected one of them."
         raise StoreError(msg)
-    with build_lock(root):
+    with build_lock(root, path) as lock:
         is_fresh = _prepare(root, resume=resume, overwrite=overwrite)
         salt.keep()
         with Ledger(path) as book:
@@ -111,7 +111,8 @@ def build(
                 book.clear()
                 book.note("store", str(root.resolve()))
             book.note("salt", salt.mark)
-            run = _Run(root, book, scans, codec, on_event or (lambda _: None), max_excluded)
+            tell = on_event or (lambda _: None)
+            run = _Run(root, book, scans, codec, tell, max_excluded, lock)
             return run.run(workers=workers, scheduler=scheduler)
 
 
@@ -180,7 +181,9 @@ class _Run:
         codec: str,
         tell: Callable[[BuildEvent], None],
         max_excluded: int | None,
+        lock: Lock,
     ) -> None:
+        self.lock = lock
         self.root, self.book, self.scans, self.tell = root, book, scans, tell
         self.max_excluded = max_excluded
         self.began = time.perf_counter()
@@ -267,6 +270,7 @@ class _Run:
         )
 
     def _publish(self) -> str:
+        self.lock.prove()
         weights = {scan.id: scan.weight for scan in self.scans}
         return publish(
             self.root,
@@ -299,7 +303,7 @@ def build_status(store: str | Path, *, ledger: str | Path | None = None) -> dict
     """How far a build is, also while it runs.
 
     Args:
-        store: Folder of the store.
+        store: Folder of the store, or an `s3://` URL.
         ledger: As in `build`.
 
     Returns:
@@ -308,7 +312,7 @@ def build_status(store: str | Path, *, ledger: str | Path | None = None) -> dict
     Raises:
         StoreError: The folder is no store.
     """
-    root = local_path(store)
+    root = store_path(store)
     attributes = read_attributes(root)
     found = attributes["counts"]["found"]
     counts = {STORED: attributes["counts"]["stored"], EXCLUDED: attributes["counts"]["excluded"]}
@@ -320,7 +324,7 @@ def build_status(store: str | Path, *, ledger: str | Path | None = None) -> dict
     return {
         "store": str(root),
         "ledger": str(path) if path.exists() else None,
-        "running": is_locked(root),
+        "running": is_locked(root, path),
         "complete": bool(attributes["complete"]) and pending == 0,
         "found": found,
         "stored": counts[STORED],

@@ -18,7 +18,9 @@ from vocodata.ledger import default_ledger
 from vocodata.plan import BYTES_PER_VOXEL
 from vocodata.presets import preset
 from vocodata.readers import read_header
+from vocodata.remote.path import RemotePath
 from vocodata.resampling import grid_after
+from vocodata.store.root import store_path
 from vocodata.store.shard import codec_named
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ class Forecast:
         unreadable: Reason -> headers read that keep their scan out.
         bytes: On disk, of the finished store.
         voxels: Behind them.
-        free_bytes: On the disk of `out` now.
+        free_bytes: On the disk of `out` now; None for a store in a bucket.
         fits: Whether there is room for the store.
         peak_bytes: Memory of the largest scan, for each worker.
         largest: Id of that scan, "" if none could be read.
@@ -93,7 +95,7 @@ class Forecast:
     unreadable: dict[str, int]
     bytes: int
     voxels: int
-    free_bytes: int
+    free_bytes: int | None
     fits: bool
     peak_bytes: int
     largest: str
@@ -116,7 +118,8 @@ def forecast_build(
         ManifestError: As `find_scans`.
     """
     codec_named(codec)
-    scans = find_scans(manifest, salt=salt_beside(default_ledger(out)))
+    root = store_path(out)
+    scans = find_scans(manifest, salt=salt_beside(default_ledger(root)))
     share = max(1, math.ceil(len(scans) / max(1, headers)))
     sample = {
         source.name: [forecast_scan(scan) for scan in _of(scans, source.name)[::share]]
@@ -130,8 +133,7 @@ def forecast_build(
     refused = [scan.reason for scan in looked_at if scan.reason]
     largest = max(looked_at, key=lambda scan: scan.peak_bytes)
     needed = sum(source.bytes for source in sources)
-    place = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    free = shutil.disk_usage(place).free
+    free = _free_bytes(root)
     return Forecast(
         scans=len(scans),
         headers_read=len(looked_at),
@@ -139,12 +141,20 @@ def forecast_build(
         bytes=needed,
         voxels=sum(source.voxels for source in sources),
         free_bytes=free,
-        fits=needed * SPARE < free,
+        fits=free is None or needed * SPARE < free,
         peak_bytes=largest.peak_bytes,
         largest=largest.id if largest.peak_bytes else "",
         sources=sources,
         count_faults=tuple(count_faults(manifest, scans)),
     )
+
+
+def _free_bytes(root: Path) -> int | None:
+    """Room on the disk where a store is or would be."""
+    if isinstance(root, RemotePath):
+        return None
+    place = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+    return shutil.disk_usage(place).free
 
 
 def forecast_scan(scan: Scan) -> ScanForecast:

@@ -9,7 +9,13 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vocodata.errors import REASONS, DiskFullError, StoreError, VocoDataError
+from vocodata.errors import (
+    REASONS,
+    DiskFullError,
+    StoreError,
+    StoreUnreachableError,
+    VocoDataError,
+)
 from vocodata.identifiers import without_uids
 from vocodata.ingest import process_scan
 from vocodata.presets import preset
@@ -99,7 +105,7 @@ def _store(job: ScanJob) -> CatalogRow:
     for attempt in range(1, STORE_ATTEMPTS + 1):
         try:
             return write_scan(job.store, job.scan, processed, job.codec)
-        except DiskFullError:
+        except (DiskFullError, StoreUnreachableError):
             raise
         except StoreError:
             if attempt == STORE_ATTEMPTS:

@@ -1,15 +1,25 @@
-"""One build at a time for each store: a lock that dies with its process, however it dies."""
+"""One build at a time for each store: a lock that dies with its process, however it dies.
+
+For a store in a bucket the lock is twofold: a file beside the ledger, for builds of this machine,
+and an object beside the store that is made only if there is none (If-None-Match), for builds of
+others. That object outlives a killed build; the word in it lies in the file as well, so that the
+next build with the same ledger knows it for its own.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import secrets
 import time
 from typing import TYPE_CHECKING
 
 from vocodata.errors import StoreLockedError
-from vocodata.store.atomic import make_folder
+from vocodata.ledger import default_ledger
+from vocodata.remote import objects
+from vocodata.remote.path import RemotePath
+from vocodata.store.atomic import make_folder, reaching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,53 +28,145 @@ if TYPE_CHECKING:
 _ATTEMPTS, _PAUSE_S = 4, 0.05
 
 
+class Lock:
+    """A lock that is held."""
+
+    def __init__(self, item: RemotePath | None = None, word: str = "") -> None:
+        """Of a local store, or with the object and the word in it."""
+        self.item, self.word = item, word
+
+    def prove(self) -> None:
+        """Make sure that it is still held.
+
+        Raises:
+            StoreLockedError: Another build took it, since somebody removed it or the server does
+                not know If-None-Match.
+            StoreUnreachableError: The server refuses or does not answer.
+        """
+        if self.item is not None and _word_of(self.item) != self.word:
+            msg = (
+                f"Another build took {self.item} while this one was at work; expected to be the "
+                "only one. Let one of them end, then build again with --resume."
+            )
+            raise StoreLockedError(msg)
+
+    def release(self) -> None:
+        """Remove the object, if it is ours.
+
+        Raises:
+            StoreUnreachableError: The server refuses or does not answer.
+        """
+        if self.item is not None and _word_of(self.item) == self.word:
+            with reaching(self.item):
+                objects.remove([self.item])
+
+
 def lock_path(store: Path) -> Path:
-    """The file that is locked: `ct.zarr` -> `ct.zarr.lock`; gone when no build runs."""
+    """What is locked: `ct.zarr` -> `ct.zarr.lock`; gone when no build runs."""
     return store.with_name(f"{store.name}.lock")
 
 
 @contextlib.contextmanager
-def build_lock(store: Path) -> Iterator[None]:
+def build_lock(store: Path, ledger: Path | None = None) -> Iterator[Lock]:
     """Hold the store's lock.
+
+    Args:
+        store: Folder of the store.
+        ledger: Of the build, `default_ledger` if None; beside it lies the lock's file if the store
+            is in a bucket.
 
     Raises:
         StoreLockedError: Another process holds it.
+        StoreUnreachableError: The server refuses or does not answer.
     """
-    path = lock_path(store)
+    path = _file_of(store, ledger)
     make_folder(path.parent)
-    descriptor = _acquire(path)
+    descriptor = _acquire(path, store)
+    lock = Lock()
     try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-        yield
+        if isinstance(store, RemotePath):
+            lock = _remote_lock(store, descriptor)
+        else:
+            _write(descriptor, f"{os.getpid()}\n")
+        yield lock
     finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        try:
+            lock.release()
+            path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
 
 
-def is_locked(store: Path) -> bool:
+def is_locked(store: Path, ledger: Path | None = None) -> bool:
     """Whether a build is writing to the store now."""
     try:
-        descriptor = os.open(lock_path(store), os.O_RDWR)
+        descriptor = os.open(_file_of(store, ledger), os.O_RDWR)
     except FileNotFoundError:
-        return False
+        return isinstance(store, RemotePath) and _word_of(lock_path(store)) is not None
     try:
-        return not _try_lock(descriptor, fcntl.LOCK_SH)
+        is_held = not _try_lock(descriptor, fcntl.LOCK_SH)
+        if is_held or not isinstance(store, RemotePath):
+            return is_held
+        return _word_of(lock_path(store)) not in {None, _known_word(descriptor)}
     finally:
         os.close(descriptor)
 
 
-def _acquire(path: Path) -> int:
+def _file_of(store: Path, ledger: Path | None) -> Path:
+    if not isinstance(store, RemotePath):
+        return lock_path(store)
+    beside = ledger or default_ledger(store)
+    return beside.with_name(f"{beside.name}.lock")
+
+
+def _remote_lock(store: RemotePath, descriptor: int) -> Lock:
+    """Make the lock's object, or know the one that is there for our own."""
+    word = _known_word(descriptor) or secrets.token_hex(16)
+    _write(descriptor, f"{os.getpid()}\n{word}\n")
+    os.fsync(descriptor)
+    item = lock_path(store)
+    assert isinstance(item, RemotePath)
+    with reaching(item), contextlib.suppress(FileExistsError):
+        objects.put_new(item, word.encode())
+    if _word_of(item) != word:
+        msg = (
+            f"Another build is writing to {store}, or was killed; expected to be the only one. "
+            f"Wait for it; if it is dead, go on with its ledger, or remove {item}."
+        )
+        raise StoreLockedError(msg)
+    return Lock(item, word)
+
+
+def _word_of(item: Path) -> str | None:
+    """The word in the lock's object, or None if there is none."""
+    assert isinstance(item, RemotePath)
+    with reaching(item):
+        try:
+            return item.read_bytes().decode(errors="replace")
+        except FileNotFoundError:
+            return None
+
+
+def _known_word(descriptor: int) -> str:
+    return os.pread(descriptor, 128, 0).decode(errors="replace").partition("\n")[2].strip()
+
+
+def _write(descriptor: int, text: str) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, text.encode(), 0)
+
+
+def _acquire(path: Path, store: Path) -> int:
     """A locked descriptor of the file that has this name now, not of one unlinked meanwhile."""
     for _ in range(_ATTEMPTS):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         if _try_lock(descriptor, fcntl.LOCK_EX) and _is_named(descriptor, path):
             return descriptor
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").partition("\n")[0]
         os.close(descriptor)
         time.sleep(_PAUSE_S)
     msg = (
-        f"Another build is writing to {path.with_suffix('')} (process {holder or 'unknown'}); "
+        f"Another build is writing to {store} (process {holder or 'unknown'}); "
         "expected to be the only one. Wait for it, or end it and build again with --resume."
     )
     raise StoreLockedError(msg)

@@ -21,11 +21,12 @@ from vocodata.ledger import EXCLUDED, Entry
 from vocodata.presets import preset
 from vocodata.readers import read_header
 from vocodata.store.metadata import DOCUMENT, SCHEMA_VERSION
+from vocodata.store.root import file_sizes
 from vocodata.store.shard import codec_named
 from vocodata.store.writer import scan_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from vocodata.discover import Scan
@@ -93,11 +94,15 @@ def make_plan(
         codec: Key of `shard.CODECS`.
     """
     codec_named(codec)
-    jobs, done, excluded = [], set(), set()
+    jobs, done, excluded, size_of = [], set(), set(), file_sizes(store)
     for scan in sorted(scans, key=_order):
         recipe = scan_recipe(scan, codec)
         entry = entries.get(scan.id)
-        if entry is None or entry.recipe != recipe or not _stands(store, scan.id, entry):
+        if (
+            entry is None
+            or entry.recipe != recipe
+            or not _stands(scan_folder(store, scan.id), entry, size_of)
+        ):
             jobs.append(ScanJob(scan, recipe, store, codec))
         elif entry.state == EXCLUDED:
             excluded.add(scan.id)
@@ -123,20 +128,12 @@ def _order(scan: Scan) -> tuple[str, int, str]:
     return scan.source, place, scan.id
 
 
-def _stands(store: Path, scan_id: str, entry: Entry) -> bool:
+def _stands(folder: Path, entry: Entry, size_of: Callable[[Path], int | None]) -> bool:
     """Whether a settled scan needs no more work: its files are there, as long as they were."""
     if entry.state == EXCLUDED:
         return entry.reason not in TRANSIENT_REASONS
-    folder = scan_folder(store, scan_id)
-    sizes = {place: _size(folder / place) for place in entry.shards}
-    return sizes == entry.shards and _size(folder / DOCUMENT) is not None
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    sizes = {place: size_of(folder / place) for place in entry.shards}
+    return sizes == entry.shards and size_of(folder / DOCUMENT) is not None
 
 
 def scan_recipe(scan: Scan, codec: str) -> str:

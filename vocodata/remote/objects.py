@@ -148,7 +148,12 @@ def _asked(action: Callable[[], T], path: RemotePath, what: str) -> T:
     """The action, tried again, its errors in our words."""
     try:
         return retried(action, key=str(path))
-    except (FileNotFoundError, FileExistsError, RemoteError):
+    except FileNotFoundError:
+        if what != "write":
+            raise
+        msg = f"{path}: there is no such bucket; expected one. Make it, or correct the URL."
+        raise RemoteError(msg) from None
+    except (FileExistsError, RemoteError):
         raise
     except PermissionError as error:
         msg = f"{path}: the server does not allow to {what} it ({_words(error)}). {_advice(path)}"

@@ -1,7 +1,8 @@
 """Files that are either whole or not there.
 
 A file is written under a temporary name in its own folder, flushed to the disk, renamed, and the
-folder flushed too. A process killed in between leaves a temporary file that `sweep` removes.
+folder flushed too. A process killed in between leaves a temporary file that `sweep` removes. In a
+bucket one request writes an object, whole or not at all, and there are no folders.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import secrets
 import shutil
 from typing import TYPE_CHECKING
 
-from vocodata.errors import DiskFullError, StoreError
+from vocodata.errors import DiskFullError, RemoteError, StoreError, StoreUnreachableError
+from vocodata.remote import objects
+from vocodata.remote.path import RemotePath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +39,10 @@ def write_atomic(path: Path, data: bytes) -> None:
         DiskFullError: No room on the disk or in the quota.
         StoreError: The file system refuses for another reason.
     """
+    if isinstance(path, RemotePath):
+        with reaching(path):
+            objects.put(path, data)
+        return
     temporary = temporary_path(path)
     try:
         with temporary.open("xb") as file:
@@ -59,6 +66,8 @@ def make_folder(path: Path) -> None:
         DiskFullError: No room, or no inodes.
         StoreError: The file system refuses for another reason.
     """
+    if isinstance(path, RemotePath):
+        return
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -88,6 +97,8 @@ def storage_fault(path: Path, error: OSError) -> StoreError:
 
 def temporary_files(root: Path) -> Iterator[Path]:
     """Temporary files that a killed process left under `root`."""
+    if isinstance(root, RemotePath):
+        return
     for folder, _, names in os.walk(root):
         for name in names:
             if _TEMPORARY.search(name):
@@ -100,6 +111,8 @@ def sweep(root: Path) -> int:
     Returns:
         How many were removed.
     """
+    if isinstance(root, RemotePath):
+        return 0
     files = list(temporary_files(root))
     for path in files:
         path.unlink(missing_ok=True)
@@ -114,10 +127,42 @@ def sweep(root: Path) -> int:
 
 
 def discard_tree(path: Path) -> None:
-    """Remove a folder so that a kill halfway leaves no half folder under its name."""
+    """Remove a folder so that a kill halfway leaves no half folder under its name.
+
+    In a bucket the document of its root goes last, so that what is left is still a store.
+    """
+    if isinstance(path, RemotePath):
+        remove_tree(path)
+        return
     aside = temporary_path(path)
     path.rename(aside)
     shutil.rmtree(aside)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder, if it is there.
+
+    Raises:
+        StoreUnreachableError: Its server refuses or does not answer.
+    """
+    if not isinstance(path, RemotePath):
+        if path.exists():
+            shutil.rmtree(path)
+        return
+    with reaching(path):
+        found = [path / name for name in objects.listing(path)]
+        objects.remove([one for one in found if one.parent != path])
+        objects.remove([one for one in found if one.parent == path])
+
+
+@contextlib.contextmanager
+def reaching(path: Path) -> Iterator[None]:
+    """What a server refuses while a store is being written, as an error of the store."""
+    try:
+        yield
+    except RemoteError as error:
+        msg = f"{path} cannot be written or locked: {error.detail} Then build again with --resume."
+        raise StoreUnreachableError(msg) from error
 
 
 def glob_safe(name: str) -> str:

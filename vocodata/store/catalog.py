@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vocodata.errors import StoreError
+from vocodata.remote.path import RemotePath
 from vocodata.store.atomic import write_atomic
 from vocodata.store.metadata import FIELD_SHARD, IMAGE_SHARD, LABEL_SHARD
 
@@ -254,7 +255,8 @@ def catalog_rows(table: pa.Table) -> list[CatalogRow]:
 
 def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
     try:
-        table = pq.read_table(path)
+        is_remote = isinstance(path, RemotePath)
+        table = pq.read_table(pa.BufferReader(path.read_bytes()) if is_remote else path)
     except FileNotFoundError as error:
         msg = (
             f"{path} is not there: the folder is no store, or its build has not finished. Build "

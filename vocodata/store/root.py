@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vocodata.errors import StoreError
-from vocodata.store.atomic import make_folder, write_atomic
+from vocodata.remote.objects import children, listing
+from vocodata.remote.path import RemotePath, as_path, redacted
+from vocodata.store.atomic import make_folder, remove_tree, write_atomic
 from vocodata.store.catalog import (
     CatalogRow,
     CatalogTotals,
@@ -33,7 +33,8 @@ from vocodata.store.metadata import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
+    from pathlib import Path
 
 
 def publish(
@@ -96,11 +97,11 @@ def prune(root: Path, wanted: Collection[str]) -> None:
     scans = root / "scans"
     for scan_id in stored_folders(root):
         if scan_id not in wanted:
-            shutil.rmtree(scans / scan_id)
+            remove_tree(scans / scan_id)
     sources = {scan_id.split("/")[0] for scan_id in wanted}
-    for folder in scans.iterdir() if scans.is_dir() else ():
-        if folder.is_dir() and folder.name not in sources:
-            shutil.rmtree(folder)
+    for name in _folders(scans):
+        if name not in sources:
+            remove_tree(scans / name)
 
 
 def prove_accounting(root: Path, found: Collection[str]) -> None:
@@ -126,27 +127,53 @@ def prove_accounting(root: Path, found: Collection[str]) -> None:
 def stored_folders(root: Path) -> list[str]:
     """Ids of all scan folders that lie in the store, in the catalogue or not."""
     scans = root / "scans"
-    if not scans.is_dir():
+    return [f"{source}/{name}" for source in _folders(scans) for name in _folders(scans / source)]
+
+
+def _folders(path: Path) -> list[str]:
+    """Names of the folders in a folder, in order; none if it is not there."""
+    if isinstance(path, RemotePath):
+        return [name for name, is_folder in children(path).items() if is_folder]
+    if not path.is_dir():
         return []
-    sources = sorted(entry.name for entry in os.scandir(scans) if entry.is_dir())
-    return [
-        f"{source}/{name}"
-        for source in sources
-        for name in sorted(entry.name for entry in os.scandir(scans / source) if entry.is_dir())
-    ]
+    with os.scandir(path) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
 
 
-def local_path(url: str | Path) -> Path:
-    """The folder that a URL means.
+def store_path(url: str | Path) -> Path:
+    """The folder that a path or URL means.
 
     Raises:
-        StoreError: A URL that is not local.
+        StoreError: A URL of another kind than `s3://`.
     """
-    text = str(url).removeprefix("file://")
-    if "://" in text:
-        msg = f"{text} is not a local folder; expected a path. Copy or mount the store first."
+    try:
+        path = as_path(url)
+    except ValueError as error:
+        msg = f"{redacted(str(url))} cannot be a store: {error}."
+        raise StoreError(msg) from error
+    if isinstance(path, RemotePath) and path.scheme != "s3":
+        msg = f"{path} cannot be a store: a web server is read only. Give a folder or an s3:// URL."
         raise StoreError(msg)
-    return Path(text)
+    return path
+
+
+def file_sizes(root: Path) -> Callable[[Path], int | None]:
+    """A function that says how large a file of the store is, None if it is not there.
+
+    A store in a bucket is listed once, for all answers.
+    """
+    if not isinstance(root, RemotePath):
+        return _local_size
+    found = listing(root / "scans")
+    sizes: dict[Path, int] = {root / "scans" / name: found[name].size for name in found}
+    return sizes.get
+
+
+def _local_size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def read_attributes(root: Path) -> dict[str, Any]:

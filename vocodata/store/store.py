@@ -18,11 +18,13 @@ import numpy as np
 
 from vocodata.errors import StoreError
 from vocodata.geometry import Affine, Size, Spacing
+from vocodata.remote.path import RemotePath
 from vocodata.store.catalog import (
     CatalogRow,
     catalog_rows,
     read_catalog,
     read_excluded,
+    shard_records,
 )
 from vocodata.store.metadata import (
     FIELD_SHARD,
@@ -31,7 +33,8 @@ from vocodata.store.metadata import (
     SCHEMA_VERSION,
 )
 from vocodata.store.reader import ShardReader
-from vocodata.store.root import local_path, read_attributes
+from vocodata.store.remote import RemoteShard
+from vocodata.store.root import read_attributes, store_path
 from vocodata.store.shard import IMAGE_FILL_HU, LABEL_FILL
 from vocodata.store.writer import scan_folder
 
@@ -296,26 +299,31 @@ def open_shard(root: Path, row: CatalogRow, place: str) -> ShardReader:
             msg = f"Scan '{row.id}' has no field; its preset '{row.preset}' does not squeeze."
             raise StoreError(msg)
         shape = row.field_shape_xyz
-    return ShardReader(
-        scan_folder(root, row.id) / place,
-        shape_XYZ=Size(*shape),
-        dtype=np.dtype(dtype).newbyteorder("<"),
-        fill=fill,
-        name=row.id,
-    )
+    path = scan_folder(root, row.id) / place
+    known: dict[str, Any] = {
+        "shape_XYZ": Size(*shape),
+        "dtype": np.dtype(dtype).newbyteorder("<"),
+        "fill": fill,
+        "name": row.id,
+    }
+    if isinstance(path, RemotePath):
+        record = next(record for record in shard_records(row) if record.place == place)
+        return RemoteShard(path, **known, shard_bytes=record.bytes, digest=record.digest)
+    return ShardReader(path, **known)
 
 
 def open_store(url: str | Path, *, check_crc: bool = True) -> Store:
     """Open a store for reading.
 
     Args:
-        url: Folder of the store, also as `file://`.
+        url: Folder of the store, also as `file://`, or an `s3://` URL.
         check_crc: Compare every chunk that is read with its checksum.
 
     Raises:
-        StoreError: Not a local store of this version.
+        StoreError: Not a store of this version.
+        RemoteError: The server refuses, or does not answer.
     """
-    root = local_path(url)
+    root = store_path(url)
     store = Store(root, check_crc=check_crc)
     if store.attributes["schema_version"] != SCHEMA_VERSION:
         msg = (

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vocodata.errors import StoreError
 from vocodata.geometry import Size
+from vocodata.remote.objects import AT_ONCE
+from vocodata.remote.path import RemotePath
 from vocodata.store.atomic import temporary_files
 from vocodata.store.catalog import (
     CatalogRow,
@@ -81,7 +83,7 @@ def verify(
     Args:
         store: An open store or its folder.
         deep: Also read every byte of every shard.
-        workers: Threads; the cores at hand if None.
+        workers: Threads; if None the cores at hand, for a store in a bucket more.
         on_scan: Called with (scans checked, scans) after each.
 
     Returns:
@@ -93,7 +95,8 @@ def verify(
     opened = store if isinstance(store, Store) else open_store(store)
     rows = catalog_rows(opened.catalog())
     problems = _store_problems(opened, rows)
-    threads = workers or len(os.sched_getaffinity(0))
+    at_hand = AT_ONCE if isinstance(opened.root, RemotePath) else len(os.sched_getaffinity(0))
+    threads = workers or at_hand
     with ThreadPoolExecutor(threads) as pool:
         checks = pool.map(lambda row: _scan_problems(opened.root, row, deep=deep), rows)
         for done, found in enumerate(checks, 1):
@@ -201,6 +204,8 @@ def _decode_all(shard: ShardReader) -> None:
 
 
 def _file_digest(path: Path) -> str:
+    if isinstance(path, RemotePath):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

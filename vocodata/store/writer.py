@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from vocodata.errors import StoreError
 from vocodata.presets import preset
-from vocodata.store.atomic import make_folder, write_atomic
+from vocodata.store.atomic import make_folder, remove_tree, write_atomic
 from vocodata.store.catalog import CatalogRow
 from vocodata.store.metadata import (
     FIELD_PATH,
@@ -115,10 +114,10 @@ def disk_view(data_XYZ: NDArray[Any]) -> NDArray[Any]:
 
 def _drop_what_was(folder: Path, row: CatalogRow) -> None:
     """Remove arrays of an earlier recipe that this one does not have."""
-    if row.field_digest is None and (folder / FIELD_PATH).exists():
-        shutil.rmtree(folder / FIELD_PATH)
-    if row.label_digest is None and (folder / "labels").exists():
-        shutil.rmtree(folder / "labels")
+    if row.field_digest is None:
+        remove_tree(folder / FIELD_PATH)
+    if row.label_digest is None:
+        remove_tree(folder / "labels")
 
 
 def _row(

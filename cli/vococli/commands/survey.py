@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 def init(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="DIR", help="Folder or archive to look at.")
+        Path | None, typer.Argument(metavar="DIR", help="Folder, archive or URL to look at.")
     ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Manifest to write; one that is there stays.")
@@ -34,6 +34,7 @@ def init(
     """Write a first manifest: layouts, counts, and choices as comments."""
     from vocodata.initial import first_manifest, guess_sources
     from vocodata.manifest import load_manifest
+    from vocodata.remote import as_path
     from vocodata.source_catalog import catalog_manifest
 
     place = folder or root
@@ -44,9 +45,9 @@ def init(
         msg = f"{out} is there already; give another --out"
         raise typer.BadParameter(msg)
     if catalog:
-        text = catalog_manifest(catalog, place.absolute(), subset=subset)
+        text = catalog_manifest(catalog, as_path(place).absolute(), subset=subset)
     else:
-        text = first_manifest(guess_sources(place), folder=out.absolute().parent)
+        text = first_manifest(guess_sources(as_path(place)), folder=out.absolute().parent)
     out.write_text(text, encoding="utf-8")
     sources = load_manifest(out).sources
     if as_json:
@@ -76,11 +77,12 @@ def plan(
             for s in forecast.sources
         ]
         print_table(("source", "scans", "expected", "GB", "Mvoxels"), rows)
+        free = "" if forecast.free_bytes is None else f", {forecast.free_bytes / 1e9:.1f} free"
         print_facts(
             [
                 ("scans", f"{forecast.scans}, {forecast.headers_read} headers read"),
                 ("excluded by header", forecast.unreadable),
-                ("disk", f"{forecast.bytes / 1e9:.2f} GB, {forecast.free_bytes / 1e9:.1f} free"),
+                ("disk", f"{forecast.bytes / 1e9:.2f} GB{free}"),
                 ("memory a worker", f"{forecast.peak_bytes / 1e9:.2f} GB ({forecast.largest})"),
                 ("fits", forecast.fits),
                 *(("count", fault) for fault in forecast.count_faults),
