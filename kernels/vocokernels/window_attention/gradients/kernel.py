@@ -173,7 +173,7 @@ def _key_kernel(
 
     j = start + tl.arange(0, BN)
     mask_j = tile_mask(j < n, D, DP)
-    place_j, code_j = load_places(place_ptr, code_ptr, j, j < n, 0)
+    place_j, code_j = load_places(place_ptr, code_ptr, j, j < n, -origin - 1)
     k = load_rows(qkv_ptr + channels, place_j, 3 * channels, mask_j, DP, UP, ACC)
     v = load_rows(qkv_ptr + 2 * channels, place_j, 3 * channels, mask_j, DP, UP, ACC)
     grad_k = tl.zeros((BN, DP), ACC)
@@ -255,7 +255,7 @@ def _bias_kernel(
     j = column + tl.arange(0, BN)
     mask_i, mask_j = tile_mask(i < n, D, DP), tile_mask(j < n, D, DP)
     place_i, code_i = load_places(place_ptr, code_ptr, i, i < n, 0)
-    place_j, code_j = load_places(place_ptr, code_ptr, j, j < n, 0)
+    place_j, code_j = load_places(place_ptr, code_ptr, j, j < n, -origin - 1)
     offset = code_i[:, None] - code_j[None, :]
     bias = tl.load(table_ptr + head * (3 * origin + 2) + origin + offset)
     total = tl.zeros((BM, BN), ACC)
@@ -270,7 +270,7 @@ def _bias_kernel(
         grad = load_rows(grad_out_ptr, at_i, channels, mask_i, DP, UP, ACC)
         v = load_rows(qkv_ptr + 2 * channels, at_j, 3 * channels, mask_j, DP, UP, ACC)
         statistic = (one_map * heads + head) * tokens + box + place_i
-        lse = tl.load(lse_ptr + statistic, mask=i < n, other=0.0)
+        lse = tl.load(lse_ptr + statistic, mask=i < n, other=float("inf"))
         delta = tl.load(delta_ptr + statistic, mask=i < n, other=0.0)
         logit = tl.dot(q, tl.trans(k), out_dtype=ACC, input_precision=PRECISION) * SCALE_2 + bias
         weight = tl.exp2(logit - lse[:, None])
@@ -349,6 +349,9 @@ def _table_kernel(
     table_rows = 2 * origin + 1
     target_ptr = grad_table_ptr + head * table_rows + t
     bias = tl.load(table_ptr + head * (3 * origin + 2) + t, mask=t < table_rows, other=0.0)
+    # a pad of bias -inf weighs nothing, in a sink that may be -inf itself
+    counts = bias > float("-inf")
+    bias = tl.where(counts, bias, 0.0)
     found = tl.zeros((BI, BT), ACC)
     for kind in range(kinds):
         n = tl.load(kinds_ptr + 4 * kind)
@@ -365,8 +368,7 @@ def _table_kernel(
             if SINK:
                 sink = tl.load(sink_ptr + row_ptr + i, mask=i < n, other=0.0)
                 slope = tl.load(sink_slope_ptr + row_ptr + i, mask=i < n, other=0.0)
-                # where all pads weigh nothing (bias -inf), so does the sink: -inf less -inf
-                is_pad = (j >= n) & (bias > float("-inf"))[None, :]
+                is_pad = (j >= n) & counts[None, :]
                 share = tl.exp2(tl.where(is_pad, bias[None, :] - sink[:, None], float("-inf")))
                 found += share * slope[:, None]
             if not ATOMIC:
