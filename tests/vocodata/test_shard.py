@@ -1,5 +1,6 @@
 """The shard format, held to zarr-python: it reads what we write, we read what it writes."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from vocodata.errors import StoreError
 from vocodata.geometry import Size
 from vocodata.store import native
 from vocodata.store.metadata import array_document, document_bytes
-from vocodata.store.reader import ShardReader
+from vocodata.store.reader import ShardReader, _scratch
 from vocodata.store.shard import CODECS, chunk_grid, codec_named, encode_shard, parse_index
 
 
@@ -194,6 +195,67 @@ def test_a_flipped_bit_in_a_chunk_is_seen(tmp_path, monkeypatch, compiled):
     with pytest.raises(StoreError, match=r"Scan 'btcv/one'.*chunk \(z 1, y 1, x 1\).*checksum"):
         reader.read(Size(0, 0, 0), Size(40, 40, 40), check_crc=True)
     assert reader.read(Size(0, 0, 0), Size(32, 32, 32), check_crc=True).shape == (32, 32, 32)
+
+
+def _as_blosc_writes_it(folder, reader, compressor, level, shuffle):
+    """The same shard, its chunks compressed by blosc itself."""
+    entries, body = np.full((reader.index.offset_CCC.size, 2), 2**64 - 1, "<u8"), b""
+    for number, at in enumerate(np.ndindex(reader.index.offset_CCC.shape)):
+        if reader.index.offset_CCC[at] >= 0:
+            chunk = np.ascontiguousarray(reader.chunk(at))
+            data = numcodecs.blosc.compress(chunk, compressor, level, shuffle, 0)
+            entries[number] = (len(body), len(data) + 4)
+            body += data + google_crc32c.value(data).to_bytes(4, "little")
+    tail = entries.tobytes()
+    (folder / "theirs").write_bytes(body + tail + google_crc32c.value(tail).to_bytes(4, "little"))
+    return ShardReader(
+        folder / "theirs",
+        shape_XYZ=reader.shape_XYZ,
+        dtype=reader.dtype,
+        fill=reader.fill,
+        name="btcv/one",
+    )
+
+
+@pytest.mark.parametrize("has_streams", [True, False])
+@pytest.mark.parametrize("dtype", ["int16", "uint8"])
+@pytest.mark.parametrize(
+    ("compressor", "level", "shuffle"),
+    [(b"zstd", 3, 1), (b"lz4", 5, 1), (b"zstd", 3, 2), (b"zlib", 1, 1), (b"lz4", 0, 1)],
+    ids=["zstd", "lz4", "bits_in_planes", "zlib", "not_compressed"],
+)
+def test_chunks_as_blosc_writes_them_read_the_same(
+    tmp_path, monkeypatch, compressor, level, shuffle, dtype, has_streams
+):
+    data, fill = _phantom((50, 70, 40), dtype)
+    ours = _write(tmp_path, data, fill)
+    theirs = _as_blosc_writes_it(tmp_path, ours, compressor, level, shuffle)
+    if not has_streams:
+        monkeypatch.setattr(_scratch.context, "zstd_address", 0)
+    for start, size in [((0, 0, 0), (40, 70, 50)), ((5, 6, 17), (30, 40, 12))]:
+        for reader in (ours, theirs):
+            box = reader.read(Size(*start), Size(*size), check_crc=True)
+            np.testing.assert_array_equal(box, _expected(data, fill, start, size))
+
+
+@pytest.fixture(scope="module", params=["zstd", "lz4"])
+def one_chunk(request, tmp_path_factory):
+    data = np.random.default_rng(2).normal(40, 25, (32, 32, 32)).astype(np.int16)
+    folder = tmp_path_factory.mktemp(request.param)
+    return _write(folder, data, -1024, request.param), (folder / "c.0.0.0").read_bytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(at=st.integers(0, 60), value=st.integers(0, 255))
+def test_a_damaged_head_is_refused_or_read_within_bounds_even_unchecked(one_chunk, at, value):
+    """The first bytes of a chunk say how long its streams are: none may lead outside it."""
+    reader, shard = one_chunk
+    damaged = bytearray(shard)
+    damaged[at] = value
+    reader.path.write_bytes(damaged)
+    with contextlib.suppress(StoreError):
+        box = reader.read(Size(0, 0, 0), Size(32, 32, 32), check_crc=False)
+        assert box.shape == (32, 32, 32)
 
 
 def test_a_chunk_that_is_no_blosc_is_refused_even_unchecked(tmp_path):

@@ -1,57 +1,129 @@
-"""A zstd chunk in blosc 1 format, written here: one block, each byte plane a stream of its own.
+"""A chunk as a blosc 1 buffer, its byte planes compressed one by one.
 
-    | 2 1 flags typesize | bytes | block bytes | chunk bytes | 20 | stream bytes | zstd | ... |
-      one byte each        little-endian u32 from here on, a size before each zstd frame
+    | header 16 | start of each block, i32 | block: (bytes i32, stream) a plane | block ...
 
-Every blosc decoder reads it (c-blosc 1 and 2, so zarr-python, tensorstore, napari). c-blosc 1 does
-not split zstd chunks into planes when it writes. Split, the high bytes of HU are all but free at
-zstd's level 3: measured on real scans 0.1 to 1 % smaller than c-blosc's level 3 (which is zstd's
-level 5), in half the time, and as fast to read.
+Any blosc decoder reads it. What is gained by writing it ourselves, measured on real scans: the low
+bytes of noisy HU are Huffman codes and hardly anything else, the high bytes are all matches. As
+streams of their own, each at the level that suits it, they are 1 to 3 % smaller than together and
+decode 10 to 15 % faster; LZ4 decodes twice as fast once its slow encoder has had the high bytes.
+Blocks are halves along z, so that a reader decodes only the half it needs: a sixth less for a field
+of 64 slices, at no cost in bytes.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numcodecs.blosc
 import numcodecs.zstd
 import numpy as np
 
+from vocodata.compiling import compiled
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
-_FORMAT, _ZSTD_FORMAT = 2, 1
-_SHUFFLED, _STORED, _ZSTD = 0x01, 0x02, 4 << 5
-_HEADER = struct.Struct("<BBBBIII")
-_SIZE = struct.Struct("<I")
+BLOCKS = 2
+VERSION = 2
+_HEADER = struct.Struct("<4B3i")
+HEADER_BYTES = _HEADER.size
+SHUFFLED, COPIED, BIT_SHUFFLED, UNPARTED = 0x01, 0x02, 0x04, 0x10
+"""Flags of a buffer: bytes lie in planes; it is not compressed; bits lie in planes; the planes of a
+block are one stream."""
+FORMAT_SHIFT = 5
+"""The high bits of the flags are the format of the streams."""
 
 
-def zstd_chunk(chunk: NDArray[Any], level: int) -> bytes:
-    """The bytes of one chunk.
+class Compressor(NamedTuple):
+    """How the streams of a buffer are made.
+
+    Attributes:
+        format: blosc's number for the streams' format.
+        low: Compresses a plane of low bytes.
+        high: Compresses a plane of high bytes, or of labels.
+    """
+
+    format: int
+    low: Callable[[NDArray[np.uint8]], bytes]
+    high: Callable[[NDArray[np.uint8]], bytes]
+
+
+def buffer(chunk: NDArray[Any], compressor: Compressor) -> bytes:
+    """The buffer of a chunk.
 
     Args:
-        chunk: C-contiguous, at least 128 numbers of at most 16 bytes.
-        level: Of blosc, 1 to 8; zstd's own is 2 * level - 1.
+        chunk: C-contiguous, little-endian, 1 or 2 bytes a voxel; voxels a multiple of `BLOCKS`.
+        compressor: One of `COMPRESSORS`.
     """
-    width, size = chunk.dtype.itemsize, chunk.nbytes
-    raw = chunk.reshape(-1).view(np.uint8)
-    planes = np.ascontiguousarray(raw.reshape(-1, width).T)
-    body = b"".join(_stream(plane, 2 * level - 1) for plane in planes)
-    total = _HEADER.size + _SIZE.size + len(body)
-    if total >= _HEADER.size + size:
-        flags, total = _ZSTD | _SHUFFLED | _STORED, _HEADER.size + size
-        return _header(flags, width, size, total) + raw.tobytes()
-    flags = _ZSTD | _SHUFFLED
-    return _header(flags, width, size, total) + _SIZE.pack(_HEADER.size + _SIZE.size) + body
+    width = chunk.itemsize
+    planes = np.empty((BLOCKS, width, chunk.size // BLOCKS), np.uint8)
+    _part_planes(chunk.reshape(-1).view(np.uint8), planes)
+    parts: list[bytes] = []
+    starts, end = [], HEADER_BYTES + 4 * BLOCKS
+    for block in planes:
+        starts.append(end)
+        for plane, compress in zip(block, (compressor.low, compressor.high)[-width:], strict=True):
+            stream = compress(plane)
+            # A stream as long as its plane is the plane itself.
+            stream = stream if len(stream) < plane.size else plane.tobytes()
+            parts += (struct.pack("<i", len(stream)), stream)
+            end += 4 + len(stream)
+    if end > chunk.nbytes + HEADER_BYTES:
+        return _copied(chunk)
+    flags = compressor.format << FORMAT_SHIFT | (SHUFFLED if width > 1 else UNPARTED)
+    head = _HEADER.pack(VERSION, 1, flags, width, chunk.nbytes, chunk.nbytes // BLOCKS, end)
+    return b"".join((head, struct.pack(f"<{BLOCKS}i", *starts), *parts))
 
 
-def _header(flags: int, width: int, size: int, total: int) -> bytes:
-    return _HEADER.pack(_FORMAT, _ZSTD_FORMAT, flags, width, size, size, total)
+def _copied(chunk: NDArray[Any]) -> bytes:
+    """What blosc does with noise that no compressor helps."""
+    size, width = chunk.nbytes, chunk.itemsize
+    return (
+        _HEADER.pack(VERSION, 1, COPIED, width, size, size, size + HEADER_BYTES) + chunk.tobytes()
+    )
 
 
-def _stream(plane: NDArray[np.uint8], level: int) -> bytes:
-    """A plane with its size before it; as it is where zstd gains nothing, which the size tells."""
-    packed: bytes = numcodecs.zstd.compress(plane, level)
-    if len(packed) >= plane.nbytes:
-        packed = plane.tobytes()
-    return _SIZE.pack(len(packed)) + packed
+@compiled
+def _part_planes(data: NDArray[np.uint8], planes: NDArray[np.uint8]) -> None:
+    """Byte 0 of all voxels of a block, then byte 1, then the next block."""
+    blocks, width, voxels = planes.shape
+    for block in range(blocks):
+        for plane in range(width):
+            first = block * width * voxels + plane
+            for voxel in range(voxels):
+                planes[block, plane, voxel] = data[first + voxel * width]
+
+
+def _zstd(level: int) -> Callable[[NDArray[np.uint8]], bytes]:
+    def compress(plane: NDArray[np.uint8]) -> bytes:
+        return bytes(numcodecs.zstd.compress(plane, level))
+
+    return compress
+
+
+def _lz4(encoder: bytes, level: int) -> Callable[[NDArray[np.uint8]], bytes]:
+    """A stream by blosc's own LZ4, taken out of a buffer that has one block and one plane."""
+
+    def compress(plane: NDArray[np.uint8]) -> bytes:
+        before = numcodecs.blosc.use_threads
+        numcodecs.blosc.use_threads = False
+        try:
+            made = numcodecs.blosc.compress(
+                plane, encoder, level, numcodecs.blosc.NOSHUFFLE, plane.size
+            )
+        finally:
+            numcodecs.blosc.use_threads = before
+        return plane.tobytes() if made[2] & COPIED else bytes(made[HEADER_BYTES + 8 :])
+
+    return compress
+
+
+LZ4_FORMAT, ZSTD_FORMAT = 1, 4
+COMPRESSORS = {
+    "zstd": Compressor(ZSTD_FORMAT, _zstd(1), _zstd(3)),
+    "lz4": Compressor(LZ4_FORMAT, _lz4(b"lz4", 9), _lz4(b"lz4hc", 5)),
+}
+"""Levels by measurement: higher ones save 1 % of the bytes and cost 1.5 to 3 times the writing."""

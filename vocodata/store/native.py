@@ -1,9 +1,11 @@
-"""Two C functions that the compiled reader calls: c-blosc2's decoder and a CRC-32C.
+"""The C functions that the compiled reader calls: decoders of c-blosc2 and a CRC-32C.
 
-Both lie in wheels that are installed anyway. Their addresses are given to LLVM under our own
-names, so that numba can cache the reader on disk: a ctypes pointer in a compiled function would
-tie it to one process. A library that is not found is no fault: without the decoder, chunks are
-decoded by numcodecs (slower, same bytes), without the CRC, `verify` is what checks chunks.
+They lie in wheels that are installed anyway: the streams of our own chunks go straight to the zstd
+and LZ4 that c-blosc2 brings along, other chunks to c-blosc2 itself. Addresses are given to LLVM
+under our own names, so that numba can cache the reader on disk: a ctypes pointer in a compiled
+function would tie it to one process. A library that is not found is no fault: without the decoder,
+chunks are decoded by numcodecs (slower, same bytes), without the CRC, `verify` is what checks
+chunks.
 
 Odd choice: a decompression context of our own for each thread. `blosc2_decompress` shares one
 global context, which is neither thread-safe nor free of a getenv a chunk.
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DECOMPRESS_SYMBOL = "voco_blosc2_decompress_ctx"
+ZSTD_SYMBOL = "voco_zstd_decompress"
+LZ4_SYMBOL = "voco_lz4_decompress"
 CRC32C_SYMBOL = "voco_crc32c_value"
 
 
@@ -38,21 +42,31 @@ class _DecodeSettings(ctypes.Structure):
 
 
 class DecodeContext:
-    """A c-blosc2 decompression context with one thread; its address is `.address`."""
+    """Decompression contexts of one thread.
+
+    Attributes:
+        address: Of c-blosc2's context.
+        zstd_address: Of zstd's; 0 without `HAS_STREAMS`.
+    """
 
     def __init__(self) -> None:
-        """Ask the library for a context; `HAS_BLOSC2` says whether there is one."""
-        self.address = 0
+        """Ask the library for contexts; `HAS_BLOSC2` says whether there is one."""
+        self.address = self.zstd_address = 0
         assert _blosc2 is not None
         create = _blosc2.blosc2_create_dctx
         create.argtypes = [_DecodeSettings]
         create.restype = ctypes.c_void_p
         self.address = int(create(_DecodeSettings(threads=1)))
+        if HAS_STREAMS:
+            _blosc2.ZSTD_createDCtx.restype = ctypes.c_void_p
+            self.zstd_address = int(_blosc2.ZSTD_createDCtx())
 
     def __del__(self) -> None:
-        """Give the context back."""
+        """Give the contexts back."""
         if _blosc2 is not None and self.address:
             _blosc2.blosc2_free_ctx(ctypes.c_void_p(self.address))
+        if _blosc2 is not None and self.zstd_address:
+            _blosc2.ZSTD_freeDCtx(ctypes.c_void_p(self.zstd_address))
 
 
 def _package_folder(package: str) -> Path | None:
@@ -115,15 +129,29 @@ _crc32c = _first_library(_crc32c_candidates(), ("crc32c_value",))
 
 HAS_BLOSC2 = _blosc2 is not None
 """Whether the compiled reader can decode; otherwise numcodecs does."""
+HAS_STREAMS = _blosc2 is not None and all(
+    hasattr(_blosc2, symbol)
+    for symbol in ("ZSTD_createDCtx", "ZSTD_freeDCtx", "ZSTD_decompressDCtx", "LZ4_decompress_safe")
+)
+"""Whether it can decode the streams of a chunk one by one; otherwise c-blosc2 decodes the whole."""
 HAS_CRC32C = _crc32c is not None
 """Whether the compiled reader can check chunks as it reads them."""
 
+
+def _name_functions(blosc2: ctypes.CDLL) -> None:
+    """Make the functions known to LLVM.
+
+    A symbol that is never called must still resolve, so it borrows another's address.
+    """
+    decompress = _address(blosc2, "blosc2_decompress_ctx")
+    zstd = _address(blosc2, "ZSTD_decompressDCtx") if HAS_STREAMS else decompress
+    lz4 = _address(blosc2, "LZ4_decompress_safe") if HAS_STREAMS else decompress
+    crc32c = decompress if _crc32c is None else _address(_crc32c, "crc32c_value")
+    llvmlite.binding.add_symbol(DECOMPRESS_SYMBOL, decompress)
+    llvmlite.binding.add_symbol(ZSTD_SYMBOL, zstd)
+    llvmlite.binding.add_symbol(LZ4_SYMBOL, lz4)
+    llvmlite.binding.add_symbol(CRC32C_SYMBOL, crc32c)
+
+
 if _blosc2 is not None:
-    llvmlite.binding.add_symbol(DECOMPRESS_SYMBOL, _address(_blosc2, "blosc2_decompress_ctx"))
-    # A symbol that is never called must still resolve, so it borrows the other's address.
-    llvmlite.binding.add_symbol(
-        CRC32C_SYMBOL,
-        _address(_crc32c, "crc32c_value")
-        if _crc32c is not None
-        else _address(_blosc2, "blosc2_decompress_ctx"),
-    )
+    _name_functions(_blosc2)

@@ -50,6 +50,10 @@ class _Scratch(threading.local):
     def __init__(self) -> None:
         self.raw = np.empty(1 << 20, np.uint8)
         self.chunk = {n: np.empty((CHUNK_VOX,) * 3, f"<u{n}") for n in (1, 2)}
+        self.planes = {
+            1: self.chunk[1].reshape(-1),
+            2: np.empty(2 * CHUNK_VOX**3, np.uint8),
+        }
         self.context = native.DecodeContext() if native.HAS_BLOSC2 else None
 
     def raw_of(self, size_bytes: int) -> NDArray[np.uint8]:
@@ -143,8 +147,9 @@ class ShardReader:
             out_XYZ.view(bits),
             np.array([self.fill], self.dtype).view(bits)[0],
             scratch.raw_of(self._row_bytes(start, out_XYZ.shape)),
+            scratch.planes[width],
             scratch.chunk[width],
-            scratch.context.address,
+            (scratch.context.address, scratch.context.zstd_address),
             check_crc and native.HAS_CRC32C,
         )
         if fault != OK:
