@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
+
 from vocodata.errors import StoreError
 from vocodata.fingerprint import Fingerprint, parse_fingerprint
 from vocodata.similarity import find_matches
@@ -120,15 +122,22 @@ def _copies(
 def _shared_marks(
     ids: Sequence[str], scans: Mapping[str, Fingerprint]
 ) -> dict[tuple[str, str], int]:
-    owners: dict[int, list[int]] = defaultdict(list)
-    for at, scan in enumerate(ids):
-        for mark in set(scans[scan].marks.tolist()) - {0}:
-            owners[mark].append(at)
+    """Pairs of scans that have several marks in common; sorted, marks of one value are together."""
+    if len(ids) < 2:
+        return {}
+    marks = np.stack([scans[scan].marks for scan in ids]).astype(np.uint64)
+    owner = np.arange(len(ids), dtype=np.uint64)[:, None]
+    entries = np.unique((marks << np.uint64(32) | owner)[marks != 0])
+    values, owners = entries >> np.uint64(32), (entries & np.uint64(0xFFFFFFFF)).tolist()
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1], True])
+    lengths = np.diff(starts)
+    says_something = (lengths > 1) & (lengths <= MAX_SCANS_OF_A_MARK)
     shared = Counter(
         pair
-        for those in owners.values()
-        if 1 < len(those) <= MAX_SCANS_OF_A_MARK
-        for pair in itertools.combinations(those, 2)
+        for start, length in zip(
+            starts[:-1][says_something].tolist(), lengths[says_something].tolist(), strict=True
+        )
+        for pair in itertools.combinations(owners[start : start + length], 2)
     )
     return {
         (ids[one], ids[other]): count

@@ -7,7 +7,8 @@ from vocodata.foreground import crop
 from vocodata.geometry import Box, Size, Spacing, Volume
 from vocodata.landmarks import Landmarks, find_landmarks, pack, unpack
 from vocodata.resampling import resample
-from vocodata.similarity import candidates, find_matches, is_match, words_of
+from vocodata.similarity import candidates, find_matches, is_match
+from vocodata.words import NO_WORD, WORDS, _words, points_of, words_of
 
 
 def spaced(volume):
@@ -71,7 +72,7 @@ def test_an_alignment_finds_the_turn_and_all_landmarks(turn, strangers):
 def test_words_do_not_change_by_a_turn(strangers):
     one = strangers[1]
     turned = one._replace(place_N3=np.ascontiguousarray(one.place_N3 @ TURNS[29].T))
-    words = words_of([one, turned]).words_SW
+    words = words_of(points_of([one, turned])).words_SW
     assert np.isin(words[0], words[1]).mean() > 0.98
 
 
@@ -91,3 +92,34 @@ def test_slices_thicker_than_a_cell_are_read():
 
 def test_one_scan_and_none_have_no_partner():
     assert candidates([]).shape == candidates([Landmarks(*map(np.empty, [(0, 3), 0, 0]))]).shape
+
+
+def test_the_number_of_threads_changes_nothing(strangers, monkeypatch):
+    scans = [*strangers, find_landmarks(body(7)), find_landmarks(everything(body(7)))] * 6
+    monkeypatch.setattr("vocodata.similarity._BLOCK_SCANS", 10)
+    one, three = (candidates(scans, threads=threads) for threads in (1, 3))
+    assert len(one) > 14 * 6 * 5 // 2 - 1
+    assert np.array_equal(one, three)
+
+
+def test_progress_ends_where_all_pairs_are_done(strangers):
+    told = []
+    scans = [strangers[0]] * 12
+    find_matches(scans, on_progress=lambda done, every: told.append((done, every)))
+    assert told == [(64, 66), (66, 66)]
+
+
+def test_words_are_the_smallest_of_all_pairs_each_once():
+    rng = np.random.default_rng(3)
+    for n in (3, 30, 96):
+        place = rng.uniform(0, 300, (n, 3)).astype(np.float32)
+        level = np.full(n, 0.5, np.float32) if n == 30 else rng.random(n).astype(np.float32)
+        scan = Landmarks(place, rng.choice(np.float32([-0.1, 0.1]), n), level)
+        points = points_of([scan])
+        found, ends = _words(points.place_N3, points.kind_N)
+        wanted, where = np.unique(found, return_index=True)
+        words = words_of(points)
+        count = min(WORDS, wanted.size)
+        assert np.array_equal(words.words_SW[0, :count], wanted[:count])
+        assert np.array_equal(words.ends_SW2[0, :count], ends[where[:count]])
+        assert (words.words_SW[0, count:] == NO_WORD).all()
