@@ -74,7 +74,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.server.faults:
             fault = self.server.faults.pop(0)
             if fault == "reset":
-                self.connection.close()
                 return
             if fault != 200:
                 self.send_error(fault)
