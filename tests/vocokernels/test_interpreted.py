@@ -2,17 +2,19 @@
 
 The claims are in `interpreted/check_*.py`. They run in a process of their own, since a kernel that
 was decorated under TRITON_INTERPRET=1 cannot be compiled afterwards, nor the other way round. The
-interpreter runs programs one after another: it cannot see a race.
+interpreter runs programs one after another: it cannot see a race. On a GPU the same claims are
+checked with compiled kernels (`make test-gpu`).
 """
 
 import os
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from importlib.util import find_spec
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent / "interpreted"
@@ -21,12 +23,15 @@ FILES = {"check_crop_similarity.py": 20, "check_cut_crops.py": 15, "check_voco_l
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory):
-    """Outcomes by file: how many ran, and the text of those that failed."""
+def interpreted(tmp_path_factory):
+    """Cases by file, as the interpreter found them."""
     if find_spec("triton") is None:
         pytest.skip("triton is not installed")
     report = tmp_path_factory.mktemp("interpreted") / "report.xml"
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    return run_claims(report, {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
+
+
+def run_claims(report, environment):
     command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", "-o", "addopts="]
     command += ["--import-mode=importlib", *(str(FOLDER / name) for name in FILES)]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -38,14 +43,44 @@ def outcome(tmp_path_factory):
     }
 
 
+def complaints(cases):
+    told = {case.get("name"): case.findtext("failure") or case.findtext("error") for case in cases}
+    skipped = [case.get("name") for case in cases if case.find("skipped") is not None]
+    return [f"{name}\n{text}" for name, text in told.items() if text] + skipped
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_interpreted_kernels_are_the_specification(name, outcome):
-    ran = outcome[name]
-    assert len(ran) >= FILES[name]
-    failed = {case.get("name"): case.findtext("failure") or case.findtext("error") for case in ran}
-    assert [f"{test}\n{text}" for test, text in failed.items() if text] == []
-    assert [case.get("name") for case in ran if case.find("skipped") is not None] == []
+def test_interpreted_kernels_are_the_specification(name, interpreted):
+    assert len(interpreted[name]) >= FILES[name]
+    assert complaints(interpreted[name]) == []
+
+
+def test_a_claim_that_fails_is_told(tmp_path):
+    (tmp_path / "check_wrong.py").write_text(
+        "import pytest\n"
+        "def test_wrong(): assert 1 == 2\n"
+        "def test_left_out(): pytest.skip('why')\n"
+        "def test_right(): pass\n"
+    )
+    report = tmp_path / "report.xml"
+    command = [sys.executable, "-m", "pytest", f"--junitxml={report}", "-c", "/dev/null"]
+    command += ["--rootdir", tmp_path, tmp_path / "check_wrong.py"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True)
+    found = complaints(list(ET.parse(report).iter("testcase")))
+    assert len(found) == 2
+    assert "assert 1 == 2" in found[0]
+    assert found[1] == "test_left_out"
 
 
 def test_every_file_of_claims_is_run():
     assert {path.name for path in FOLDER.glob("check_*.py")} == set(FILES)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", FILES)
+def test_compiled_kernels_are_the_specification(name, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    cases = run_claims(tmp_path / "report.xml", {**environment, "VOCO_CHECK_DEVICE": "cuda"})
+    assert complaints(cases[name]) == []

@@ -25,6 +25,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vocokernels.crop_similarity.reference import NORM_FLOOR, compute_dtype
+from vocokernels.launching import launch
 
 # crops and bases are few; 16 is the least that a product takes
 BLOCK_ROWS = 16
@@ -144,7 +145,7 @@ def _similarity_fwd_kernel(
     tl.store(base_norm_ptr + volume * K + k, base_norm, mask=(k < K) & (tl.program_id(1) == 0))
 
 
-@triton.jit(do_not_specialize=["N", "K"])
+@triton.jit(do_not_specialize=["N", "K", "stride_n", "stride_k"])
 def _similarity_bwd_kernel(
     grad_ptr,
     cosine_ptr,
@@ -211,7 +212,9 @@ def _forward_op(x_BND: Tensor, bases_BKD: Tensor) -> tuple[Tensor, Tensor, Tenso
     (volumes, crops, channels), bases = x_BND.shape, bases_BKD.shape[1]
     cosine_BNK, x_norm_BN, base_norm_BK = _like_forward(x_BND, bases_BKD)
     grid = (volumes, triton.cdiv(crops, BLOCK_ROWS), triton.cdiv(bases, BLOCK_ROWS))
-    _similarity_fwd_kernel[grid](
+    launch(
+        _similarity_fwd_kernel,
+        grid,
         x_BND,
         bases_BKD,
         cosine_BNK,
@@ -243,7 +246,8 @@ def _backward_op(
     stretches = triton.cdiv(channels, BLOCK_CHANNELS)
     for side, strides in ((x_side, (bases, 1)), (base_side, (1, bases))):
         grid = (volumes, triton.cdiv(side[-2], BLOCK_ROWS), stretches)
-        _similarity_bwd_kernel[grid](grad_BNK, cosine_BNK, *side, channels, *strides, **settings)
+        shared = (grad_BNK, cosine_BNK)
+        launch(_similarity_bwd_kernel, grid, *shared, *side, channels, *strides, **settings)
     return x_grad_BND, base_grad_BKD
 
 

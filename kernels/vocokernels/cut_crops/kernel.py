@@ -24,6 +24,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vocokernels.cut_crops.reference import Augmentation
+from vocokernels.launching import launch
 
 # voxels a program; 8 a thread, so that the loads of 16-bit voxels are as wide as they can be
 BLOCK = 1024
@@ -122,7 +123,9 @@ def _cut_op(
     assert voxels <= 2**31 - BLOCK, "places inside one crop are counted in 32 bits"
     blocks = triton.cdiv(voxels, BLOCK)
     if crop_BN1XYZ.numel():
-        _cut_crops_kernel[(volumes * crops * blocks,)](
+        launch(
+            _cut_crops_kernel,
+            (volumes * crops * blocks,),
             field_BXYZ,
             map_BN4,
             light_BN3,

@@ -7,6 +7,7 @@ from torch import Tensor
 from vocokernels.backends import chosen_backend
 from vocokernels.crop_similarity import check_embeddings
 from vocokernels.errors import ShapeError, UnknownVariantError
+from vocokernels.voco_loss.cpu import voco_loss_cpu
 from vocokernels.voco_loss.reference import Repairs, inter_term, intra_term, regulariser_term
 
 Variant = Literal["reference", "voco"]
@@ -73,7 +74,7 @@ def voco_loss(
         symmetric_regulariser: Override of the variant.
         clamped_similarity: Override of the variant.
         inter_needs_two: Override of the variant.
-        backend: See `vocokernels.backends`; reference and cpu are the same expression here;
+        backend: See `vocokernels.backends`; cpu reads the embeddings fewer times;
             triton is two kernels forward and two backward.
 
     Raises:
@@ -93,7 +94,10 @@ def voco_loss(
         inter_needs_two=inter_needs_two,
     )
     inputs = (x_student, x_teacher, bases_student, bases_teacher, labels)
-    if chosen_backend("voco_loss", backend, *inputs) == "triton":
+    chosen = chosen_backend("voco_loss", backend, *inputs)
+    if chosen == "cpu":
+        return VoCoTerms(*voco_loss_cpu(*inputs, repairs))
+    if chosen == "triton":
         # importing a kernel wants triton, which other backends do without
         from vocokernels.voco_loss.op import voco_loss_triton
 

@@ -84,8 +84,8 @@ def _rectified(cosine, CLAMPED: tl.constexpr):
 
 @triton.jit
 def _passes(cosine, CLAMPED: tl.constexpr):
-    """Where the gradient passes `_rectified`; as in torch, NaN passes relu and not clamp."""
-    return (cosine > 0.0) & (cosine <= 1.0) if CLAMPED else (cosine > 0.0) | (cosine != cosine)
+    """Where the gradient passes `_rectified`."""
+    return (cosine > 0.0) & (cosine <= 1.0) if CLAMPED else cosine > 0.0
 
 
 @triton.jit

@@ -14,6 +14,7 @@ from vocokernels.crop_similarity.kernel import (
     tile,
 )
 from vocokernels.crop_similarity.reference import compute_dtype
+from vocokernels.launching import launch
 from vocokernels.voco_loss.kernel import (
     _bases_bwd_kernel,
     _cosines_kernel,
@@ -55,11 +56,6 @@ def settings(dtype: torch.dtype) -> dict[str, Any]:
     return {**tile(dtype), "EPSILON": EPSILON, "BLOCK_CELLS": BLOCK_CELLS}
 
 
-def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:  # noqa: ANN401 - kernels have no type
-    known = {*kernel.arg_names, "num_warps", "num_stages"}
-    kernel[grid](*arguments, **{name: value for name, value in constants.items() if name in known})
-
-
 def _tiles(count: int, block: int = BLOCK_ROWS) -> int:
     return -(-count // block)
 
@@ -80,15 +76,15 @@ def _forward_op(
     terms_3B, cosine_BRK, norm_BL, count_B4 = _outputs(*embeddings)
     (volumes, crops, channels), bases = x_student.shape, bases_student.shape[1]
     sizes = (volumes, crops, bases)
-    choices = {"HAS_INTER": has_inter, "CLAMPED": clamped}
+    choices: dict[str, Any] = {"HAS_INTER": has_inter, "CLAMPED": clamped}
     choices |= settings(terms_3B.dtype)
     # one kernel chooses among the four, so they share a type; mostly they do already
     common = _common_type(*embeddings)
     grid = (volumes, 4, _tiles(max(crops, bases)) * _tiles(bases))
     rows = (tensor.to(common).contiguous() for tensor in embeddings)
-    _launch(_cosines_kernel, grid, *rows, cosine_BRK, norm_BL, *sizes, channels, **choices)
+    launch(_cosines_kernel, grid, *rows, cosine_BRK, norm_BL, *sizes, channels, **choices)
     tables = (labels.contiguous(), cosine_BRK, terms_3B, count_B4)
-    _launch(_terms_kernel, (volumes,), *tables, *sizes, **choices)
+    launch(_terms_kernel, (volumes,), *tables, *sizes, **choices)
     return terms_3B, cosine_BRK, norm_BL, count_B4
 
 
@@ -110,7 +106,7 @@ def _backward_op(
     (volumes, crops, channels), bases = x_student.shape, bases_student.shape[1]
     sizes = (volumes, crops, bases, channels)
     stretches = _tiles(channels, BLOCK_CHANNELS)
-    choices = {"HAS_INTER": has_inter, "CLAMPED": clamped, "SYMMETRIC": symmetric}
+    choices: dict[str, Any] = {"HAS_INTER": has_inter, "CLAMPED": clamped, "SYMMETRIC": symmetric}
     choices |= settings(cosine_BRK.dtype)
     grad_3B, x_student, bases_student = (
         tensor.contiguous() for tensor in (grad_3B, x_student, bases_student)
@@ -118,9 +114,9 @@ def _backward_op(
     saved = (cosine_BRK, norm_BL, count_B4)
     crop_side = (bases_teacher.contiguous(), labels.contiguous(), *saved, x_grad, *sizes)
     shared = (grad_3B, x_student, bases_student)
-    _launch(_crops_bwd_kernel, (volumes, _tiles(crops), stretches), *shared, *crop_side, **choices)
+    launch(_crops_bwd_kernel, (volumes, _tiles(crops), stretches), *shared, *crop_side, **choices)
     base_side = (*saved, bases_grad, *sizes)
-    _launch(_bases_bwd_kernel, (volumes, _tiles(bases), stretches), *shared, *base_side, **choices)
+    launch(_bases_bwd_kernel, (volumes, _tiles(bases), stretches), *shared, *base_side, **choices)
     return x_grad, bases_grad
 
 

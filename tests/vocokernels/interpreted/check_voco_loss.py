@@ -88,11 +88,12 @@ def test_a_student_that_equals_its_teacher_has_ties_everywhere(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_zero_embeddings_have_the_gradient_of_the_specification(variant):
+@pytest.mark.parametrize("scale", [0.0, 1e-10])
+def test_embeddings_shorter_than_the_floor_have_the_gradient_of_the_specification(variant, scale):
     for dtype in (torch.float64, torch.float32):
         inputs = random_inputs((2, 3, 4, 5), dtype)
         for tensor in inputs[:4]:
-            tensor.data[0, 1] = 0
+            tensor.data[0, 1] *= scale
         compare(inputs, dtype, variant=variant)
 
 
@@ -111,11 +112,18 @@ def test_a_cosine_beyond_one_is_clamped_where_asked_and_stays_finite(clamped):
     rows = torch.randn(6, 1, 96, requires_grad=True)
     inputs = [rows, rows, rows, rows, torch.zeros(6, 1, 1)]
     cosine_BRK = op._forward_op(*inputs, True, clamped, False)[1]
-    assert (cosine_BRK > 1).any()
+    beyond = cosine_BRK[:, 0, 0] > 1
+    assert beyond.any()
+    assert not beyond.all()
     found = terms_and_gradients(inputs, (1, 1, 1), backend="triton", clamped_similarity=clamped)
     assert all(value.isfinite().all() for value in found.values())
     # of one volume the loss is at most -log(1e-6); of label 0 and cosine 1
     assert (found["intra"] <= 13.81552) == clamped
+    inputs[0], inputs[2] = rows.detach().clone().requires_grad_(), rows.detach()
+    inputs[2].requires_grad_()
+    intra = terms_and_gradients(inputs, (1, 0, 0), backend="triton", clamped_similarity=clamped)
+    assert bool((intra["to crops"][beyond] != 0).any()) != clamped
+    assert (intra["to crops"][~beyond] != 0).any()
 
 
 def test_nan_is_not_hidden():
@@ -148,7 +156,7 @@ def test_strided_embeddings_and_types_that_differ_are_taken():
 def test_autocast_changes_nothing():
     inputs = random_inputs((2, 3, 4, 40), torch.bfloat16)
     plain = voco_loss(*inputs, backend="triton")
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(inputs[0].device.type, dtype=torch.bfloat16):
         assert voco_loss(*inputs, backend="triton") == plain
     assert plain.intra.dtype == torch.float32
 
