@@ -287,7 +287,7 @@ def _stem(source: Source, path: Path) -> str:
 
 def _stem_below(path: Path, base: Path) -> str:
     """Path below a folder without its ending; what lies elsewhere keeps its last two parts."""
-    path, base = Path(os.path.normpath(path)), Path(os.path.normpath(base))
+    path, base = Path(os.path.normpath(str(path))), Path(os.path.normpath(str(base)))
     inside = path.is_relative_to(base)
     text = (path.relative_to(base) if inside else Path(*path.parts[-2:])).as_posix()
     text = base.name if text == "." else text

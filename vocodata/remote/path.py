@@ -144,6 +144,18 @@ class RemotePath(PosixPath):
         """The URL, without user and query."""
         return f"{self.scheme}://{'/'.join(self.parts[1:])}" if self.scheme else super().__str__()
 
+    def __fspath__(self) -> str:
+        """Refused, so that nobody takes it for a file's name.
+
+        Raises:
+            TypeError: Always.
+        """
+        msg = f"{self} is not on a disk; expected to be asked by its own methods"
+        raise TypeError(msg)
+
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:  # noqa: FBT001, FBT002 (pathlib's signature)
+        """Nothing: there are no folders."""
+
     def reached(self, *, anonymous: bool, endpoint: str | None) -> Self:
         """The same place, asked in another way."""
         old = self.access

@@ -118,7 +118,8 @@ def _found(about: dict[str, Any]) -> Found:
 @contextlib.contextmanager
 def _connected(path: RemotePath) -> Iterator[Any]:
     """The file system; what its libraries raise leaves as an OSError."""
-    system = _system(path.access, os.getpid())
+    settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+    system = _system(path.access, settings, os.getpid())
     exceptions: Any = import_module("botocore.exceptions")
     lost: Any = import_module("aiohttp").ClientError
 
@@ -127,6 +128,7 @@ def _connected(path: RemotePath) -> Iterator[Any]:
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         raise PermissionError(13, str(error)) from error
     except (
+        exceptions.ConnectionError,
         exceptions.HTTPClientError,
         exceptions.IncompleteReadError,
         exceptions.ResponseStreamingError,
@@ -140,7 +142,7 @@ def _connected(path: RemotePath) -> Iterator[Any]:
 
 
 @functools.lru_cache(maxsize=8)
-def _system(access: Access, process: int) -> Any:  # noqa: ANN401, ARG001 (untyped; a connection does not survive a fork)
+def _system(access: Access, settings: tuple[tuple[str, str], ...], process: int) -> Any:  # noqa: ANN401, ARG001 (untyped; a connection does not outlive the settings it was made by, nor a fork)
     try:
         import s3fs
     except ImportError as error:

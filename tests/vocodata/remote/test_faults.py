@@ -73,16 +73,10 @@ def flaky(s3, s3_server, monkeypatch, tmp_path):  # noqa: ARG001 (the server beh
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
-    _forget_connections()
     yield server
-    _forget_connections()
     server.shutdown()
     server.server_close()
     thread.join()
-
-
-def _forget_connections():
-    s3._system.cache_clear()
 
 
 def _manifest(folder, root, **keys):
@@ -168,6 +162,16 @@ def test_a_store_whose_server_goes_away_ends_the_build_and_goes_on(tmp_path, fla
     flaky.fault_of = lambda *_: None
     assert build(manifest, out, workers=0, resume=True).skipped_done == 1
     assert open_store(out).ids() == ["btcv/case0", "btcv/case1"]
+
+
+def test_a_server_that_is_not_there_is_asked_a_few_times(tmp_path, flaky, s3, waits):
+    flaky.shutdown()
+    flaky.server_close()
+    with pytest.raises(
+        RemoteError, match=r"after 6 attempts \(Endpoint.*Could not connect"
+    ):
+        find_scans(load_manifest(_manifest(tmp_path, f"s3://{s3.bucket}/a")))
+    assert len(waits) == backoff.ATTEMPTS - 1
 
 
 def test_a_web_server_may_fail_for_a_while(tmp_path, web, waits):

@@ -1,6 +1,7 @@
 """URLs that behave as paths."""
 
 import copy
+import os
 import pickle
 from pathlib import Path
 
@@ -49,6 +50,16 @@ def test_a_url_that_went_through_a_path_is_one_still():
 def test_a_url_that_cannot_be_reached_is_refused(url, told):
     with pytest.raises(ValueError, match=told):
         as_path(url)
+
+
+def test_a_url_is_no_name_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = as_path("s3://bucket/a")
+    for action in (os.fspath, os.mkdir, RemotePath.touch, RemotePath.rmdir):
+        with pytest.raises(TypeError, match="s3://bucket/a is not on a disk"):
+            action(path)
+    path.mkdir(parents=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_secrets_are_taken_out_of_any_text():
