@@ -106,24 +106,37 @@ class _Cosines(torch.autograd.Function):
         _: Tensor,
         grad_apart: Tensor,
     ) -> tuple[Tensor | None, ...]:
-        crops, bases, bases_T, per_crop, per_base, per_base_T, own, following, apart = (
-            ctx.saved_tensors
-        )
-        if ctx.symmetric:
-            grad_apart = grad_apart + grad_apart.mT
-        following_weight = grad_following * (per_crop * per_base.mT.roll(-1, 0))
-        along_following = grad_following * following
-        # bases first: their crops are those of the volume before
-        grad_bases = torch.bmm(grad_apart * (per_base * per_base.mT), bases)
-        grad_bases.baddbmm_(following_weight.mT.roll(1, 0), crops.roll(1, 0))
-        along = (grad_apart * apart).sum(2) + along_following.sum(1).roll(1, 0)
-        grad_bases.addcmul_(bases, _of_length(along, per_base), value=-1)
-        grad_crops = torch.bmm(grad_own * (per_crop * per_base_T.mT), bases_T)
-        # the next volume's bases: roll what is small
-        grad_crops += torch.bmm(following_weight.roll(1, 0), bases).roll(-1, 0)
-        along = (grad_own * own + along_following).sum(2)
-        grad_crops.addcmul_(crops, _of_length(along, per_crop), value=-1)
-        return grad_crops, grad_bases, None, None, None
+        with torch.autocast("cpu", enabled=False):
+            found = _embedding_gradients(
+                ctx.saved_tensors, grad_own, grad_following, grad_apart, symmetric=ctx.symmetric
+            )
+        return *found, None, None, None
+
+
+def _embedding_gradients(
+    saved: tuple[Tensor, ...],
+    grad_own: Tensor,
+    grad_following: Tensor,
+    grad_apart: Tensor,
+    *,
+    symmetric: bool,
+) -> tuple[Tensor, Tensor]:
+    """Of the student's crops and bases."""
+    crops, bases, bases_T, per_crop, per_base, per_base_T, own, following, apart = saved
+    if symmetric:
+        grad_apart = grad_apart + grad_apart.mT
+    following_weight = grad_following * (per_crop * per_base.mT.roll(-1, 0))
+    along_following = grad_following * following
+    # bases meet the crops of the volume before theirs
+    grad_bases = torch.bmm(grad_apart * (per_base * per_base.mT), bases)
+    grad_bases.baddbmm_(following_weight.mT.roll(1, 0), crops.roll(1, 0))
+    along_K = (grad_apart * apart).sum(2) + along_following.sum(1).roll(1, 0)
+    grad_bases.addcmul_(bases, _of_length(along_K, per_base), value=-1)
+    grad_crops = torch.bmm(grad_own * (per_crop * per_base_T.mT), bases_T)
+    grad_crops += torch.bmm(following_weight.roll(1, 0), bases).roll(-1, 0)
+    along_N = (grad_own * own + along_following).sum(2)
+    grad_crops.addcmul_(crops, _of_length(along_N, per_crop), value=-1)
+    return grad_crops, grad_bases
 
 
 def _with_next(crops_BND: Tensor, bases_BKD: Tensor) -> Tensor:
@@ -133,7 +146,7 @@ def _with_next(crops_BND: Tensor, bases_BKD: Tensor) -> Tensor:
 
 def _over_length(rows_BRD: Tensor) -> Tensor:
     """One over the lengths of embeddings, (B, R, 1), as `crop_similarity` bounds them."""
-    length = torch.linalg.vector_norm(rows_BRD, dim=-1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(rows_BRD, dim=-1, keepdim=True)
     return length.clamp_min_(NORM_FLOOR).reciprocal_()
 
 
