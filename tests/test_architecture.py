@@ -44,8 +44,8 @@ FORBIDDEN = {
 # Packages with one door each: the files (or folders) that alone may import them.
 LONE_DOORS = {
     "numcodecs": {"vocodata/store/"},
-    "dask": {"vocodata/executor.py"},
-    "distributed": {"vocodata/executor.py"},
+    "dask": {"vocodata/workers.py"},
+    "distributed": {"vocodata/workers.py"},
     "nibabel": {"vocodata/readers/", "vocodata/write_nifti.py"},
     "pydicom": {"vocodata/readers/"},
     "SimpleITK": {"vocodata/readers/"},

@@ -24,9 +24,9 @@ from vocodata.errors import (
     StoreError,
     StoreExistsError,
 )
-from vocodata.executor import Lost, run_dask, run_inline, usable_cores
+from vocodata.executor import Lost, Needs, run_dask, run_inline, usable_cores
 from vocodata.identifiers import Salt, take_salt
-from vocodata.job import Outcome, ScanJob, killed, run_job
+from vocodata.job import Outcome, ScanJob, killed, run_job, too_large
 from vocodata.ledger import EXCLUDED, STORED, Ledger, default_ledger
 from vocodata.lock import Lock, build_lock, is_locked
 from vocodata.manifest import Manifest, load_manifest
@@ -227,14 +227,20 @@ class _Run:
         if not jobs:
             return
         wanted = min(usable_cores(), len(jobs)) if workers is None else workers
+        results: Iterator[Outcome | Needs[ScanJob] | Lost[ScanJob]]
         if scheduler is None and (wanted == 0 or (workers is None and wanted == 1)):
-            yield from run_inline(run_job, jobs, should_stop=stop.is_set)
-            return
-        results: Iterator[Outcome | Lost[ScanJob]] = run_dask(
-            run_job, jobs, workers=max(1, wanted), scheduler=scheduler, should_stop=stop.is_set
-        )
+            results = run_inline(run_job, jobs, should_stop=stop.is_set)
+        else:
+            results = run_dask(
+                run_job,
+                jobs,
+                workers=max(1, wanted),
+                scheduler=scheduler,
+                should_stop=stop.is_set,
+                tell=lambda text: self._event("note", message=text),
+            )
         for result in results:
-            yield killed(result.job, deaths=result.deaths) if isinstance(result, Lost) else result
+            yield _settled(result)
 
     def _record(self, outcome: Outcome) -> None:
         job, row = outcome.job, outcome.row
@@ -297,6 +303,13 @@ class _Run:
     ) -> None:
         seconds = time.perf_counter() - self.began
         self.tell(BuildEvent(kind, scan, self.settled, len(self.scans), seconds, message))
+
+
+def _settled(result: Outcome | Needs[ScanJob] | Lost[ScanJob]) -> Outcome:
+    """What became of a scan, also where it could not be run."""
+    if isinstance(result, Needs):
+        return too_large(result.job, needed_bytes=result.needed_bytes, room_bytes=result.room_bytes)
+    return killed(result.job, deaths=result.deaths) if isinstance(result, Lost) else result
 
 
 def build_status(store: str | Path, *, ledger: str | Path | None = None) -> dict[str, Any]:

@@ -5,54 +5,51 @@ scans changes neither memory nor the load of the scheduler (a window of 4 future
 flat in both; submitting everything costs 5 KB a scan). Both stop taking jobs when told to and
 let the running ones finish.
 
-A worker that dies takes along every job it was holding, guilty or not. Those are run again, alone,
-until one has seen `DEATHS` deaths: so a neighbour is never blamed.
+**Death.** A worker that dies takes along every job it was holding, guilty or not. Those are run
+again, alone, until one has seen `DEATHS` deaths: so a neighbour is never blamed.
+
+**Memory.** A worker declares its memory as a Dask resource, `memory_mib`, and a job asks for the
+share of one thread. A job that finds that it needs more says so (`Needs`) before it takes it, and
+waits for room: it is run when the others are done, by workers that are fewer and larger each time,
+and at last by one that has all the memory. On a cluster of others it asks for as much as it needs
+(`dask worker --resources memory_mib=64000`); without that word it is run alone, on a worker whose
+limit is large enough. What no worker can hold comes back as `Needs`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import itertools
-import logging
 import os
-import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from vocodata.errors import SchedulerError
+from vocodata.memory import limit_for, room_bytes, usable_memory
+from vocodata.workers import (
+    MEMORY,
+    dask_distributed,
+    joined,
+    quiet,
+    room_of,
+    started,
+    workers_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
+
+    from vocodata.workers import Pool
 
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+_Task = Callable[[Any, int], Any]
 
 DEATHS = 3
 """Workers that may die of a job before it is given up."""
 WINDOW = 4
-"""Futures in flight for each worker."""
-CONNECT_TIMEOUT_S = 20
-"""How long a scheduler may take to answer."""
-
-_DASK_SETTINGS: dict[str, Any] = {
-    # The first death gives the job back to us; who is to blame is decided here.
-    "distributed.scheduler.allowed-failures": 0,
-    # A scan's memory is the arrays it works on: spilling and pausing would only stall.
-    "distributed.worker.memory.target": False,
-    "distributed.worker.memory.spill": False,
-    "distributed.worker.memory.pause": False,
-    "distributed.worker.memory.terminate": 0.95,
-    "distributed.admin.tick.limit": "1h",
-}
-_WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    # Large arrays stay on the heap: fresh pages were 0.13 of 0.32 s a scan.
-    "MALLOC_MMAP_THRESHOLD_": "2000000000",
-    "MALLOC_TRIM_THRESHOLD_": "4000000000",
-}
+"""Futures in flight for each thread of a worker."""
 
 
 class Lost(NamedTuple, Generic[Job]):
@@ -62,11 +59,26 @@ class Lost(NamedTuple, Generic[Job]):
     deaths: int
 
 
-def _distributed() -> Any:  # noqa: ANN401 (half of its functions have no types)
-    """Dask's distributed, imported when a build first needs it."""
-    import distributed
+class Needs(NamedTuple, Generic[Job]):
+    """A job that was not begun, since it needs more memory than it was offered.
 
-    return distributed
+    Attributes:
+        job: Which.
+        needed_bytes: What it is predicted to take.
+        room_bytes: What it was offered.
+    """
+
+    job: Job
+    needed_bytes: int
+    room_bytes: int
+
+
+@dataclass
+class _Held:
+    """Jobs of a pass that must be run again: their worker died, or they need more room."""
+
+    suspects: list[tuple[Any, int]] = field(default_factory=list)
+    large: list[Needs[Any]] = field(default_factory=list)
 
 
 def usable_cores() -> int:
@@ -75,108 +87,235 @@ def usable_cores() -> int:
 
 
 def run_inline(
-    task: Callable[[Job], Result], jobs: Iterable[Job], *, should_stop: Callable[[], bool]
-) -> Iterator[Result]:
+    task: Callable[[Job, int], Result | Needs[Job]],
+    jobs: Iterable[Job],
+    *,
+    should_stop: Callable[[], bool],
+) -> Iterator[Result | Needs[Job]]:
     """Run jobs in this process, one after another.
 
     Args:
-        task: What to do with a job; what it raises ends the run.
+        task: What to do with a job and so much memory; what it raises ends the run.
         jobs: In the order they are run.
         should_stop: Asked before each job.
     """
+    room = room_bytes(usable_memory())
     for job in jobs:
         if should_stop():
             return
-        yield task(job)
+        yield task(job, room)
 
 
 def run_dask(
-    task: Callable[[Job], Result],
+    task: Callable[[Job, int], Result | Needs[Job]],
     jobs: Iterable[Job],
     *,
     workers: int,
     scheduler: str | None,
     should_stop: Callable[[], bool],
-) -> Iterator[Result | Lost[Job]]:
+    tell: Callable[[str], None] = lambda _: None,
+) -> Iterator[Result | Lost[Job] | Needs[Job]]:
     """Run jobs by Dask, in processes of one thread each.
 
     Args:
-        task: A function of a module, so that workers can import it; what it raises ends the run.
+        task: A function of a module, so that workers can import it, of a job and the memory it
+            may take, bytes; what it raises ends the run.
         jobs: Taken as they are needed.
         workers: Processes to start on this machine; with a scheduler, only the window's width.
         scheduler: Address of a running scheduler, or None to start one.
         should_stop: Asked before each job is handed out.
+        tell: Called with a sentence: where the dashboard is, which jobs wait for room.
 
     Yields:
-        Results as they come, in no order; `Lost` for a job that was given up.
+        Results as they come, in no order; `Lost` for a job that was given up, `Needs` for one
+        that no worker can hold.
     """
-    with _client(workers, scheduler) as client:
-        width = max(workers, len(client.scheduler_info(n_workers=-1)["workers"]))
-        suspects: list[Job] = []
-        for job, result in _windowed(client, task, jobs, WINDOW * width, should_stop):
-            if isinstance(result, Exception):
-                suspects.append(job)
-            else:
-                yield result
-        for job in suspects:
-            if should_stop():
-                return
-            yield _alone(client, task, job)
+    with quiet("distributed", "distributed.client"):
+        if scheduler is None:
+            yield from _run_here(task, jobs, workers, should_stop, tell)
+        else:
+            yield from _run_there(task, jobs, scheduler, workers, should_stop, tell)
 
 
-def _windowed(
-    client: Any,  # noqa: ANN401 (half typed)
-    task: Callable[[Job], Result],
-    jobs: Iterable[Job],
-    window: int,
+def _run_here(
+    task: _Task,
+    jobs: Iterable[Any],
+    workers: int,
     should_stop: Callable[[], bool],
-) -> Iterator[tuple[Job, Result | Exception]]:
-    """Keep `window` jobs in flight; an exception stands for a worker that died."""
-    waiting = iter(jobs)
-    in_flight: dict[object, Job] = {}
+    tell: Callable[[str], None],
+) -> Iterator[Any]:
+    """Workers of this machine; fewer and larger ones for jobs that did not fit."""
+    memory_bytes, suspects = usable_memory(), list[tuple[Any, int]]()
+    while True:
+        with started(workers, memory_bytes // workers, tell) as pool:
+            held = _Held(suspects)
+            yield from _pass(pool, task, jobs, should_stop, held)
+            suspects = held.suspects
+            if workers == 1 or not held.large or should_stop():
+                yield from held.large
+                yield from _run_suspects(pool, task, suspects, should_stop)
+                return
+        workers = fewer_workers(workers, memory_bytes, held.large)
+        jobs = [large.job for large in held.large]
+        tell(f"{len(jobs)} scans need more memory than a worker has; now by {workers} workers.")
 
-    def submit(job: Job) -> Any:  # noqa: ANN401 (a Future; distributed is half typed)
-        future = client.submit(task, job, pure=False)
+
+def fewer_workers(workers: int, memory_bytes: int, large: Iterable[Needs[Any]]) -> int:
+    """How many workers to go on with, so that at least one of the large jobs fits: at most half.
+
+    Args:
+        workers: So far.
+        memory_bytes: That they share.
+        large: What did not fit.
+    """
+    least = min(each.needed_bytes for each in large)
+    return max(1, min(workers // 2, memory_bytes // limit_for(least)))
+
+
+def _run_there(
+    task: _Task,
+    jobs: Iterable[Any],
+    scheduler: str,
+    workers: int,
+    should_stop: Callable[[], bool],
+    tell: Callable[[str], None],
+) -> Iterator[Any]:
+    """Workers of a cluster that runs already."""
+    with joined(scheduler, workers, tell) as pool:
+        held = _Held()
+        yield from _pass(pool, task, jobs, should_stop, held)
+        yield from _run_large(pool, task, held, should_stop, tell)
+        yield from _run_suspects(pool, task, held.suspects, should_stop)
+
+
+def _run_large(
+    pool: Pool,
+    task: _Task,
+    held: _Held,
+    should_stop: Callable[[], bool],
+    tell: Callable[[str], None],
+) -> Iterator[Any]:
+    """Jobs that did not fit a thread's share of a cluster; by as much as they need, or alone."""
+    waiting, held.large = held.large, []
+    fitting = [large for large in waiting if large.needed_bytes <= pool.largest_bytes]
+    for large in waiting:
+        if large.needed_bytes > pool.largest_bytes:
+            yield large._replace(room_bytes=pool.largest_bytes)
+    if fitting:
+        tell(f"{len(fitting)} scans need more memory than others; now by workers that have it.")
+    if pool.declares:
+        needs = {id(large.job): large.needed_bytes for large in fitting}
+        jobs = [large.job for large in fitting]
+        yield from _pass(pool, task, jobs, should_stop, held, lambda job: needs[id(job)])
+        yield from held.large
+        return
+    for large in fitting:
+        if should_stop():
+            return
+        yield from _alone(pool, task, large.job, large.needed_bytes, deaths=0)
+
+
+def _run_suspects(
+    pool: Pool,
+    task: _Task,
+    suspects: list[tuple[Any, int]],
+    should_stop: Callable[[], bool],
+) -> Iterator[Any]:
+    for job, deaths in suspects:
+        if should_stop():
+            return
+        yield from _alone(pool, task, job, pool.largest_bytes, deaths=deaths)
+
+
+def _pass(
+    pool: Pool,
+    task: _Task,
+    jobs: Iterable[Any],
+    should_stop: Callable[[], bool],
+    held: _Held,
+    needed: Callable[[Any], int] | None = None,
+) -> Iterator[Any]:
+    """Run jobs with a bounded number in flight; what must be run again is held back."""
+    waiting = iter(jobs)
+    in_flight: dict[object, Any] = {}
+
+    def submit(job: object) -> Any:  # noqa: ANN401 (a Future; distributed is half typed)
+        future = _submit(pool, task, job, pool.room_bytes if needed is None else needed(job))
         in_flight[future.key] = job
         return future
 
-    completed = _distributed().as_completed(
-        [submit(job) for job in itertools.islice(waiting, window)], loop=client.loop
+    completed = dask_distributed().as_completed(
+        [submit(job) for job in itertools.islice(waiting, WINDOW * pool.threads)],
+        loop=pool.client.loop,
+        with_results=True,
+        raise_errors=False,
     )
-    for future in completed:
-        job = in_flight.pop(future.key)
-        result = _result(future)
+    for future, outcome in completed:
+        job, result = in_flight.pop(future.key), _result(future, outcome)
         future.release()
         if not should_stop():
             for following in itertools.islice(waiting, 1):
                 completed.add(submit(following))
-        yield job, result
+        if isinstance(result, _Died):
+            held.suspects.append((job, result.deaths))
+        elif isinstance(result, Needs):
+            # The job as it was handed out: the one that came back is a copy.
+            held.large.append(result._replace(job=job))
+        else:
+            yield result
 
 
 def _alone(
-    client: Any,  # noqa: ANN401 (half typed)
-    task: Callable[[Job], Result],
-    job: Job,
-) -> Result | Lost[Job]:
-    """Run a job that has seen one death with nothing beside it, until it or we give up."""
-    for _ in range(1, DEATHS):
-        result: Result | Exception = _result(client.submit(task, job, pure=False))
-        if not isinstance(result, Exception):
-            return result
-    return Lost(job, DEATHS)
+    pool: Pool,
+    task: _Task,
+    job: Any,  # noqa: ANN401 (whatever a job is here)
+    room: int,
+    *,
+    deaths: int,
+) -> Iterator[Any]:
+    """Run a job with nothing beside it, once at least, until it ends or has seen enough deaths."""
+    is_first = True
+    while is_first or deaths < DEATHS:
+        is_first = False
+        ((future, outcome),) = dask_distributed().as_completed(
+            [_submit(pool, task, job, room)],
+            loop=pool.client.loop,
+            with_results=True,
+            raise_errors=False,
+        )
+        result = _result(future, outcome)
+        if not isinstance(result, _Died):
+            yield result
+            return
+        deaths += result.deaths
+    yield Lost(job, deaths)
 
 
-def _result(future: Any) -> Any:  # noqa: ANN401 (whatever the task returns)
-    """What the task returned; the exception if its worker died; raises what the task raised."""
-    distributed = _distributed()
-    try:
-        error = future.exception()
-        if error is None:
-            return future.result()
-    except distributed.client.FutureCancelledError as cancelled:
-        error = cancelled
+def _submit(pool: Pool, task: _Task, job: Job, room: int) -> Any:  # noqa: ANN401 (a Future; distributed is half typed)
+    """Hand a job to a worker that has so much room."""
+    asks: dict[str, Any] = {}
+    if pool.declares:
+        asks = {"resources": {MEMORY: min(room, pool.largest_bytes) / 2**20}}
+    elif room > pool.room_bytes:
+        fit = [name for name, worker in workers_of(pool.client) if room_of(worker) >= room]
+        asks = {"workers": fit} if fit else {}
+    return pool.client.submit(task, job, room, pure=False, **asks)
+
+
+class _Died(NamedTuple):
+    """Stands for the result of a job whose worker died; others' schedulers try it again first."""
+
+    deaths: int
+
+
+def _result(future: Any, outcome: Any) -> Any:  # noqa: ANN401 (whatever the task returns)
+    """What the task returned, or that its worker died; raises what the task raised."""
+    distributed = dask_distributed()
+    if future.status == "finished":
+        return outcome
+    error = outcome[1] if isinstance(outcome, tuple) else outcome
     if isinstance(error, distributed.scheduler.KilledWorker):
-        return error
+        return _Died(error.allowed_failures + 1)
     if isinstance(error, distributed.client.FutureCancelledError):
         msg = (
             "The Dask scheduler went away while scans were being built; expected it to stay. "
@@ -184,61 +323,3 @@ def _result(future: Any) -> Any:  # noqa: ANN401 (whatever the task returns)
         )
         raise SchedulerError(msg) from error
     raise error
-
-
-@contextlib.contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
-    """A client of the given scheduler, or of a cluster started here and ended afterwards."""
-    import dask
-
-    distributed = _distributed()
-    environment = {
-        "distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT,
-    }
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_quiet("distributed"))
-        stack.enter_context(dask.config.set({**_DASK_SETTINGS, **environment}))
-        if scheduler is not None:
-            yield stack.enter_context(_connected(scheduler))
-            return
-        has_dashboard = importlib.util.find_spec("bokeh") is not None
-        cluster = stack.enter_context(
-            distributed.LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address=":0" if has_dashboard else None,
-                silence_logs=logging.CRITICAL,
-                preload=["vocodata.executor"],
-            )
-        )
-        yield stack.enter_context(distributed.Client(cluster, set_as_default=False))
-
-
-def _connected(scheduler: str) -> Any:  # noqa: ANN401 (half typed)
-    try:
-        return _distributed().Client(scheduler, set_as_default=False, timeout=CONNECT_TIMEOUT_S)
-    except (OSError, ValueError) as error:
-        msg = (
-            f"No Dask scheduler answers at {scheduler!r} ({error}); expected an address such as "
-            "tcp://host:8786. Start one with 'dask scheduler', or leave --scheduler out."
-        )
-        raise SchedulerError(msg) from error
-
-
-@contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Only critical lines of a logger: dead workers and late heartbeats are told in our words."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
-def dask_setup(_worker: object) -> None:
-    """Called by Dask in each worker that we start: Ctrl-C is the build's to handle, not theirs."""
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from vocodata.errors import (
     REASONS,
     DiskFullError,
+    NotEnoughMemoryError,
     StoreError,
     StoreUnreachableError,
     VocoDataError,
 )
+from vocodata.executor import Needs
 from vocodata.identifiers import without_uids
 from vocodata.ingest import process_scan
 from vocodata.presets import preset
@@ -68,11 +70,15 @@ class Outcome:
     seconds: float = field(default=0.0, compare=False)
 
 
-def run_job(job: ScanJob) -> Outcome:
+def run_job(job: ScanJob, room_bytes: int | None = None) -> Outcome | Needs[ScanJob]:
     """Process one scan into the store.
 
     Whatever is wrong with the scan is an outcome, since one scan must not end a build of many;
     what is wrong with the store is raised, since no other scan would fare better.
+
+    Args:
+        job: Which scan.
+        room_bytes: Memory it may take. One that is predicted to take more is not begun.
 
     Raises:
         DiskFullError: No room for the scan.
@@ -83,9 +89,11 @@ def run_job(job: ScanJob) -> Outcome:
         detail = "The manifest's list of scans to leave out (key exclude) names it."
         return _excluded(job, "listed", detail, began)
     try:
-        row = _store(job)
+        row = _store(job, room_bytes)
     except StoreError:
         raise
+    except NotEnoughMemoryError as error:
+        return Needs(job, error.needed_bytes, room_bytes or 0)
     except VocoDataError as error:
         return _excluded(job, error.code, error.detail, began)
     except MemoryError as error:
@@ -98,10 +106,12 @@ def run_job(job: ScanJob) -> Outcome:
     return Outcome(job, row=row, seconds=time.perf_counter() - began)
 
 
-def _store(job: ScanJob) -> CatalogRow:
+def _store(job: ScanJob, room_bytes: int | None) -> CatalogRow:
     # Under a name that is swept later should this process be killed.
     scratch = scratch_path(job.store)
-    processed = process_scan(job.scan, preset(job.scan.preset), scratch=scratch)
+    processed = process_scan(
+        job.scan, preset(job.scan.preset), scratch=scratch, room_bytes=room_bytes
+    )
     for attempt in range(1, STORE_ATTEMPTS + 1):
         try:
             return write_scan(job.store, job.scan, processed, job.codec)
@@ -127,6 +137,16 @@ def killed(job: ScanJob, *, deaths: int) -> Outcome:
         "not fit the memory: use fewer --workers, or leave the scan out."
     )
     return Outcome(job, reason="kills_worker", detail=detail)
+
+
+def too_large(job: ScanJob, *, needed_bytes: int, room_bytes: int) -> Outcome:
+    """The outcome of a scan that no worker has the memory for; none was lost by trying."""
+    detail = (
+        f"Processing takes up to {needed_bytes / 1e9:.2f} GB of memory, as the header says; there "
+        f"is room for {room_bytes / 1e9:.2f} GB. Build on a larger machine with --resume, or cut "
+        "the scan."
+    )
+    return Outcome(job, reason="out_of_memory", detail=detail)
 
 
 def without_paths(detail: str, scan: Scan) -> str:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from vocodata.store.catalog import ExcludedRow
 
-EventKind = Literal["plan", "stored", "excluded", "done"]
+EventKind = Literal["plan", "note", "stored", "excluded", "done"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class BuildEvent:
     """Something that happened, for whoever shows progress.
 
     Attributes:
-        kind: `plan` once, `stored` or `excluded` for each scan, `done` once.
+        kind: `plan` once, `note` for a sentence, `stored` or `excluded` for each scan, `done` once.
         scan: Id, or "".
         done: Scans settled so far, of `total`, earlier builds included.
         total: Scans found.

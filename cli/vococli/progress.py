@@ -166,6 +166,9 @@ class Progress:
 
     def build(self, event: "BuildEvent") -> None:
         """Show what a build did."""
+        if event.kind == "note":
+            self.say(event.message)
+            return
         if event.kind == "excluded":
             self.say(f"excluded {event.scan}: {event.message}")
         if event.kind == "plan":

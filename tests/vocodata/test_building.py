@@ -365,10 +365,10 @@ def test_a_full_disk_ends_the_build_and_leaves_it_resumable(make_sources, tmp_pa
 def test_whatever_a_scan_does_is_an_outcome(make_sources, tmp_path, monkeypatch, fault, reason):
     manifest = make_sources(2)
 
-    def fail(scan, chosen, *, scratch, _real=run_job.__globals__["process_scan"]):
+    def fail(scan, chosen, *, _real=run_job.__globals__["process_scan"], **options):
         if scan.name == "case0":
             raise fault
-        return _real(scan, chosen, scratch=scratch)
+        return _real(scan, chosen, **options)
 
     monkeypatch.setitem(run_job.__globals__, "process_scan", fail)
     report = build(manifest, tmp_path / "ct.zarr", workers=0)
@@ -452,3 +452,18 @@ def test_the_public_name_stays_the_function():
     assert vocodata.build is build
     assert vocodata.verify is verify
     assert callable(vocodata.store.verify)
+
+
+def test_a_scan_too_large_for_the_machine_is_named_and_tried_again(
+    make_sources, tmp_path, monkeypatch
+):
+    manifest = make_sources(2)
+    make_sources(1, name="large", size=(200, 190, 120))
+    monkeypatch.setattr("vocodata.executor.room_bytes", lambda _: 12_000_000)
+    report = build(manifest, tmp_path / "ct.zarr", workers=0)
+    assert (report.stored, report.excluded) == (2, {"out_of_memory": 1})
+    (row,) = report.excluded_rows
+    assert (row.source, row.scan) == ("large", "case0")
+    assert "there is room for 0.01 GB. Build on a larger machine with --resume" in row.detail
+    monkeypatch.undo()
+    assert _resumed(manifest, report.store).stored == 3

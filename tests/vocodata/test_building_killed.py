@@ -13,13 +13,13 @@ from vocodata.store import verify
 PROGRAM = Path(__file__).with_name("killed_builds.py")
 
 
-def _run(*arguments):
+def _run(*arguments, timeout_s=300):
     done = subprocess.run(
         [sys.executable, str(PROGRAM), *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=timeout_s,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -62,7 +62,7 @@ def test_killed_with_its_workers_and_then_one_of_them(make_sources, tmp_path, tr
 def test_killed_at_many_random_moments(make_sources, tmp_path, tree):
     manifest = make_sources(8, labels=True, broken=[3])
     out = tmp_path / "ct.zarr"
-    done = _run("moments", manifest, out, 150, 11)
+    done = _run("moments", manifest, out, 150, 11, timeout_s=1800)
     assert done["killed"] == 150
     assert done["finished"] > 5
     _assert_whole(manifest, out, tmp_path, tree)
