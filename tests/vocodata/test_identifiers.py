@@ -1,6 +1,7 @@
 """No name, number, date or UID of a patient's DICOM header reaches the store."""
 
 import functools
+import hashlib
 import json
 
 import numpy as np
@@ -24,6 +25,8 @@ DECOYS = {
 }  # fmt: skip
 GROUPS = {0x0008, 0x0010, 0x0012, 0x0018, 0x0020, 0x0032, 0x0038, 0x0040}
 SECRETS = [MARK, UID, DATE, TIME, "067Y", "8.498"]
+PATH_UID = "1.3.6.1.4.1.14519.5.2.1.3320"
+"""Of folders and files; the ledger, which lies outside the store, may name those."""
 
 
 @functools.cache
@@ -55,6 +58,7 @@ def stores(tmp_path_factory):
     body = ((x - 12) ** 2 + (y - 11) ** 2 < 64) & (z > 1) & (z < 15)
     hu = np.where(body, 40 + x, -1000).astype(np.int16)
     kinds = {"good": {}, "mr": {"Modality": "MR"}, "cut": {}, "gap": {}, "bent": {}, "two": {}}
+    kinds[f"{PATH_UID}.1"] = {}
     for kind, changes in kinds.items():
         at = folder / "d" / kind
         at.mkdir(parents=True)
@@ -66,9 +70,9 @@ def stores(tmp_path_factory):
             made.PixelSpacing = [4, 4]
             if kind == "bent":
                 made.ImageOrientationPatient = [1, 0, 0, 1, 0, 0]
-            made.save_as(at / f"{n}.dcm", enforce_file_format=True)
-    (folder / "d/gap/5.dcm").unlink()
-    damaged = folder / "d/cut/7.dcm"
+            made.save_as(at / f"{PATH_UID}.{n}.dcm", enforce_file_format=True)
+    (folder / f"d/gap/{PATH_UID}.5.dcm").unlink()
+    damaged = folder / f"d/cut/{PATH_UID}.7.dcm"
     damaged.write_bytes(damaged.read_bytes()[:-100])
     row = {"name": "a", "root": "d", "layout": "dicom", "preset": "demo"}
     (folder / "m.yaml").write_text(json.dumps({"version": 1, "sources": [row]}))
@@ -77,8 +81,8 @@ def stores(tmp_path_factory):
 
 def test_the_build_met_good_series_and_bad_ones(stores):
     _, report = stores
-    assert report.found == 7
-    assert report.stored == 3
+    assert report.found == 8
+    assert report.stored == 4
     assert set(report.excluded) == {"not_ct", "corrupt_dicom", "missing_slices", "bad_affine"}
 
 
@@ -87,7 +91,7 @@ def test_no_byte_of_any_file_and_no_file_name_holds_a_secret(stores):
     files = [path for path in report.store.rglob("*") if path.is_file()]
     assert len(files) > 9
     for path in files:
-        for secret in SECRETS:
+        for secret in (*SECRETS, PATH_UID):
             assert secret.encode() not in path.read_bytes(), path
             assert secret not in str(path.relative_to(folder))
 
@@ -99,9 +103,25 @@ def test_no_text_of_any_attribute_or_table_holds_a_secret(stores):
     texts += [json.dumps(table.to_pylist(), default=str) for table in tables]
     texts += open_store(report.store).ids()
     for text in texts:
-        assert not [secret for secret in SECRETS if secret in text]
+        assert not [secret for secret in (*SECRETS, PATH_UID) if secret in text]
     for row in open_store(report.store).excluded().to_pylist():
         assert str(report.store.parent) not in row["detail"]
+
+
+def test_a_series_cannot_be_guessed_from_its_name(stores):
+    _, report = stores
+    ids = open_store(report.store).ids()
+    plain = {hashlib.sha256(f"two/{UID}.{n}".encode()).hexdigest()[:8] for n in range(2)}
+    plain |= {hashlib.sha256(f"{UID}.{n}".encode()).hexdigest()[:8] for n in range(2)}
+    assert len([scan for scan in ids if scan.startswith("a/two-")]) == 2
+    assert not [scan for scan in ids for short in plain if short in scan]
+
+
+def test_the_salt_is_nowhere_in_the_store_or_the_ledger(stores):
+    _, report = stores
+    salt = report.store.with_name("ct.zarr.salt").read_bytes().strip()
+    for path in (*report.store.rglob("*"), report.store.with_name("ct.zarr.ledger.sqlite")):
+        assert not path.is_file() or salt not in path.read_bytes()
 
 
 def test_the_ledger_beside_the_store_holds_paths_and_no_header(stores):
