@@ -1,7 +1,9 @@
 """What a device could do at best, measured: bytes copied and products computed in a second.
 
 A kernel's share of these says how much there is left to gain. Datasheets promise more than any
-program gets; these two numbers are what a plain copy and torch's own matrix product get here.
+program gets; these two numbers are what a plain copy and torch's own matrix product get here. On a
+processor they are of the threads' time, a second of one thread, as are the shares: other work on
+the machine would make the wall's time look like a slow device.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ class Limits:
     product_flop_per_s: float
     """Of two square matrices in the benchmark's number type."""
 
-    def least_ms(self, *, moved_bytes: float, flop: float) -> float:
-        """What no program here could undercut that moves and computes this much."""
-        return 1e3 * max(moved_bytes / self.copy_bytes_per_s, flop / self.product_flop_per_s)
+
+def fair_metric(device: torch.device) -> str:
+    """Which of a clock's times tells how well a device was used."""
+    return "speed" if device.type == "cuda" else "processor"
 
 
 def measure_limits(device: torch.device, dtype: torch.dtype, clock: Clock) -> Limits:
@@ -47,8 +50,8 @@ def measure_limits(device: torch.device, dtype: torch.dtype, clock: Clock) -> Li
         clock,
         repeats=REPEATS,
     )
-    copy_ms = found["copy"]["forward", "speed"].low
-    product_ms = found["product"]["forward", "speed"].low
+    copy_ms = found["copy"]["forward", fair_metric(device)].low
+    product_ms = found["product"]["forward", fair_metric(device)].low
     return Limits(
         copy_bytes_per_s=2 * source.numel() / (1e-3 * copy_ms),
         product_flop_per_s=2 * side**3 / (1e-3 * product_ms),

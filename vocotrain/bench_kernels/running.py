@@ -12,13 +12,13 @@ from torch import Tensor
 from vocotrain.bench_kernels.attention import attention_job
 from vocotrain.bench_kernels.cases import attention_cases
 from vocotrain.bench_kernels.document import Absence, Document, Row, machine, rows_of, settings_of
-from vocotrain.bench_kernels.limits import Limits, measure_limits
+from vocotrain.bench_kernels.limits import Limits, fair_metric, measure_limits
 from vocotrain.bench_kernels.small_jobs import small_jobs
 from vocotrain.bench_kernels.timing import MODES, Clock, Spread, Workload, clock_for, take_turns
 from vocotrain.progress import OnEvent, ProgressEvent, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from vocotrain.bench_kernels.jobs import Job, Peer
     from vocotrain.bench_kernels.settings import BenchSettings
@@ -96,19 +96,15 @@ def run_job(job: Job, settings: BenchSettings, clock: Clock, limits: Limits) -> 
         repeats=settings.repeats,
         least_s=settings.least_s,
     )
-    rows = [
-        row
-        for name, found in right.items()
-        for row in rows_of(
-            job,
-            name,
-            {**times[name], **found.memory},
-            notes={
-                mode: _notes(job, mode, found.difference, times[name], limits) for mode in MODES
-            },
-            device=settings.device,
-        )
-    ]
+    metric = fair_metric(settings.device)
+    rows: list[Row] = []
+    for name, found in right.items():
+        notes = {
+            mode: _notes(job, mode, found.difference, times[name].get((mode, metric)), limits)
+            for mode in MODES
+        }
+        measured = {**times[name], **found.memory}
+        rows += rows_of(job, name, measured, notes=notes, device=settings.device)
     return rows, [found for found in checked.values() if isinstance(found, Absence)]
 
 
@@ -197,13 +193,14 @@ def _difference(found: Tensor, truth: Tensor) -> float:
 
 
 def _notes(
-    job: Job, mode: str, error: float, found: Mapping[tuple[str, str], Spread], limits: Limits
+    job: Job, mode: str, difference: float, spread: Spread | None, limits: Limits
 ) -> dict[str, Any]:
-    notes = {**job.notes, "difference": error}
+    """What to say beside a number: sizes, and how well the device was used."""
+    notes = {**job.notes, "difference": difference}
     work = job.work(mode)
-    if work is None or (mode, "speed") not in found:
+    if work is None or spread is None:
         return notes
-    seconds = 1e-3 * found[mode, "speed"].median
+    seconds = 1e-3 * spread.median
     return {
         **notes,
         "needed_bytes": work.moved_bytes,
