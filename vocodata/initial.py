@@ -17,6 +17,7 @@ from vocodata.layouts import find_entries, looks_like_labels
 from vocodata.manifest import Source
 from vocodata.presets import load_presets
 from vocodata.readers import is_file_name
+from vocodata.remote.path import RemotePath
 from vocodata.source_catalog import quoted
 from vocodata.tree import Tree, open_tree
 
@@ -100,6 +101,10 @@ def _lines(guess: Guess, folder: Path) -> list[str]:
     inside = guess.root.is_relative_to(folder)
     place = guess.root.relative_to(folder).as_posix() if inside else str(guess.root)
     lines = [f"  - name: {guess.name}", f"    root: {quoted(place)}"]
+    if isinstance(guess.root, RemotePath) and (guess.root.access.user or guess.root.access.query):
+        lines.append(
+            "    # Put the URL's user and query back into root: they are not written down here."
+        )
     if guess.doubt:
         lines.append(f"    # {guess.doubt}")
     lines.append(f"    layout: {guess.layout}")

@@ -167,9 +167,7 @@ def test_a_store_whose_server_goes_away_ends_the_build_and_goes_on(tmp_path, fla
 def test_a_server_that_is_not_there_is_asked_a_few_times(tmp_path, flaky, s3, waits):
     flaky.shutdown()
     flaky.server_close()
-    with pytest.raises(
-        RemoteError, match=r"after 6 attempts \(Endpoint.*Could not connect"
-    ):
+    with pytest.raises(RemoteError, match=r"after 6 attempts \(Endpoint.*Could not connect"):
         find_scans(load_manifest(_manifest(tmp_path, f"s3://{s3.bucket}/a")))
     assert len(waits) == backoff.ATTEMPTS - 1
 

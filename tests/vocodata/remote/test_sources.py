@@ -10,6 +10,7 @@ import pytest
 
 from tests.vocodata.conftest import write_sources
 from tests.vocodata.dicom_series import dataset
+from vococli.main import main
 from vocodata.building import build
 from vocodata.discover import find_scans
 from vocodata.errors import ManifestError, RemoteError
@@ -140,6 +141,30 @@ def test_a_manifest_for_a_bucket_is_written_by_a_look_at_it(tmp_path, local, upl
     forecast = forecast_build(load_manifest(tmp_path / "m.yaml"), tmp_path / "ct.zarr")
     assert (forecast.scans, forecast.headers_read, forecast.unreadable) == (2, 2, {})
     assert forecast.bytes > 1000
+
+
+def test_the_commands_take_urls(tmp_path, local, upload, s3, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    url, out = upload(local[0], "sets/btcv/"), f"s3://{s3.bucket}/ct.zarr"
+    manifest = str(tmp_path / "m.yaml")
+    assert main(["data", "init", url, "--out", manifest]) == 0
+    assert main(["data", "plan", "--sources", manifest, "--out", out]) == 0
+    assert " free" not in capsys.readouterr().out
+    assert main(["data", "build", "--sources", manifest, "--out", out, "--workers", "0"]) == 0
+    assert f"store     {out}" in capsys.readouterr().out
+    for words in (["status"], ["verify", "--deep"], ["stats"]):
+        assert main(["data", words[0], out, *words[1:], "--json"]) == 0
+    assert capsys.readouterr().out.count(out) >= 2
+    assert list(tmp_path.glob("s3:*")) == []
+
+
+def test_a_first_manifest_says_what_it_leaves_out_of_a_url(tmp_path, local, web):
+    shutil.make_archive(web.folder / "btcv", "zip", local[0])
+    (guess,) = guess_sources(as_path(f"{web.url}/btcv.zip?sig=c0ffee"))
+    text = first_manifest([guess], folder=tmp_path)
+    assert "c0ffee" not in text
+    assert "Put the URL's user and query back" in text
+    assert guess.count == 2
 
 
 def test_a_plan_fetches_the_beginnings_of_files_only(tmp_path, upload, monkeypatch):
