@@ -1,3 +1,4 @@
+import html
 import json
 import re
 import shutil
@@ -97,22 +98,139 @@ def test_pictures_are_small_and_windowed():
     assert grey(hu, (-175, 250)).tolist() == [[0, 0, 255, 255]]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
-def test_a_browser_filters_the_table_and_reports_no_error(built, tmp_path):
-    rows = catalog_rows(open_store(built).catalog())
-    rows = [replace(row, flags=("no_bone",) if row.name == "case3" else ()) for row in rows]
-    store = republished(built, rows, [ExcludedRow(HOSTILE, "x", "screenshot", HOSTILE)])
-    page = tmp_path / "page.html"
-    page.write_text(page_of(store, []))
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+DRIVER = """
+<script>
+const told = [];
+window.addEventListener("error", event => told.push({error: String(event.message)}));
+function use(name, value) {
+  const field = document.getElementById(name);
+  field.value = value;
+  field.dispatchEvent(new Event("input"));
+}
+for (const step of STEPS) {
+  const began = performance.now();
+  for (const name of ["search", "state", "why"]) use(name, step[name] || "");
+  for (let click = 0; click < (step.more || 0); click++) document.getElementById("more").click();
+  const rows = [...document.querySelectorAll("#rows tr")];
+  told.push({
+    matches: document.getElementById("matches").textContent,
+    rows: rows.map(row => row.firstChild.textContent),
+    states: [...new Set(rows.map(row => row.children[1].textContent))],
+    sheets: [...document.querySelectorAll("#sheets article")]
+      .filter(card => !card.hidden && card.offsetHeight > 0).map(card => card.dataset.id),
+    more: !document.getElementById("more").hidden,
+    ms: performance.now() - began,
+  });
+}
+const out = document.createElement("pre");
+out.id = "told";
+out.textContent = JSON.stringify(told);
+document.body.append(out);
+</script>
+"""
+
+
+def browsed(text, folder, steps, fragment=""):
+    """What a browser shows after each step, its title, and what its console said."""
+    page = folder / "page.html"
+    driver = DRIVER.replace("STEPS", json.dumps(steps))
+    page.write_text(text.replace("</body>", f"{driver}</body>"))
     words = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
     words += " --disable-component-update --disable-sync --enable-logging=stderr --dump-dom"
-    command = ["chromium", *words.split(), f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [BROWSER, *words.split(), f"--user-data-dir={folder / 'profile'}"]
     done = subprocess.run(
-        [*command, f"{page.as_uri()}#no_bone"], capture_output=True, text=True, timeout=90
+        [*command, page.as_uri() + fragment], capture_output=True, text=True, timeout=120
     )
-    body = done.stdout.split('id="rows"')[1].split("</tbody>")[0]
-    assert re.findall(r"<tr><td>(.*?)</td>", body) == ["btcv/case3"]
-    assert "1 of 7" in done.stdout
-    assert "owned" not in re.search(r"<title>.*?</title>", done.stdout).group()
-    assert "CONSOLE" not in done.stderr
+    told = re.search(r'<pre id="told">(.*?)</pre>', done.stdout).group(1)
+    title = re.search(r"<title>(.*?)</title>", done.stdout).group(1)
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return json.loads(html.unescape(told)), title, console
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_browser_filters_by_word_state_and_reason_and_reports_no_error(built, tmp_path):
+    rows = catalog_rows(open_store(built).catalog())
+    flags = {"case3": ("no_bone",), "case1": ("no_bone", "few_slices")}
+    rows = [replace(row, flags=flags.get(row.name, ())) for row in rows]
+    out = [ExcludedRow(HOSTILE, "x", "screenshot", HOSTILE), ExcludedRow("btcv", "y", "no_air", "")]
+    text = page_of(republished(built, rows, out), [])
+    steps = [
+        {},
+        {"search": "CASE3"},
+        {"search": "btcv no_bone"},
+        {"state": "kept"},
+        {"state": "flagged"},
+        {"state": "excluded"},
+        {"why": "no_bone"},
+        {"why": "no_air"},
+        {"why": "no_bone", "search": "few"},
+        {"state": "kept", "why": "no_bone"},
+    ]
+    told, title, console = browsed(text, tmp_path, steps)
+    kept = ["abdo/case0", "btcv/case0", "btcv/case2", "btcv/case4"]
+    flagged = ["btcv/case1", "btcv/case3"]
+    excluded = [f"{HOSTILE}/x", "btcv/y"]
+    assert [sorted(step["rows"]) for step in told] == [
+        sorted([*kept, *flagged, *excluded]),
+        ["btcv/case3"],
+        flagged,
+        kept,
+        flagged,
+        sorted(excluded),
+        flagged,
+        ["btcv/y"],
+        ["btcv/case1"],
+        [],
+    ]
+    for step, wanted in zip(told, (8, 1, 2, 4, 2, 2, 2, 1, 1, 0), strict=True):
+        assert step["matches"] == f"{wanted} of 8"
+        assert sorted(step["sheets"]) == sorted(set(step["rows"]) - set(excluded))
+        assert not step["more"]
+    assert [step["states"] for step in told[3:6]] == [["kept"], ["flagged"], ["excluded"]]
+    assert "owned" not in title
+    assert console == []
+
+
+@pytest.mark.slow
+@needs_browser
+def test_an_error_of_the_page_would_be_seen(built, tmp_path):
+    text = page_of(open_store(built), [])
+    broken = text.replace("filter();\n</script>", "filter();\nnothing.there();\n</script>")
+    assert broken != text
+    (line,) = browsed(broken, tmp_path, [])[2]
+    assert "nothing is not defined" in line
+
+
+@pytest.mark.slow
+@needs_browser
+def test_an_address_can_carry_a_search(built, tmp_path):
+    # The driver's steps would overwrite it, so the page is looked at as it opens.
+    look = "<script>document.title = document.getElementById('matches').textContent</script>"
+    text = page_of(open_store(built), []).replace("</body>", f"{look}</body>")
+    assert browsed(text, tmp_path, [], "#case3")[1] == "1 of 6"
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_page_of_160_000_rows_opens_and_filters(built, tmp_path):
+    row = next(r for r in catalog_rows(open_store(built).catalog()) if r.source == "btcv")
+    flags = ((), (), (), ("no_bone",))
+    rows = [
+        replace(row, id=f"btcv/n{at:06}", name=f"n{at:06}", flags=flags[at % 4])
+        for at in range(160_000)
+    ]
+    store = republished(built, rows)
+    for scan in sample_of(store):
+        (store.root / "scans" / scan).symlink_to(store.root / "scans/btcv/case0")
+    text = page_of(store, [])
+    assert len(text) < 20_000_000
+    steps = [{"state": "flagged", "more": 2}, {"search": "n159999"}]
+    told, _, console = browsed(text, tmp_path, steps)
+    assert (told[0]["matches"], len(told[0]["rows"])) == ("40,000 of 160,000", 300)
+    assert told[0]["more"]
+    assert told[1]["rows"] == ["btcv/n159999"]
+    assert console == []
