@@ -79,7 +79,8 @@ class _Problem:
 
     def pairs(self, tile: Tile) -> PairWork:
         where = (self.map_xyz, self.window, self.shift, self.qkv.device)
-        return pair_work(*where, maps=self.maps, queries=tile.queries, keys=tile.keys)
+        sizes = {"maps": self.maps, "heads": self.heads}
+        return pair_work(*where, **sizes, queries=tile.queries, keys=tile.keys)
 
     def grid(self, work: RowWork) -> tuple[int]:
         """One program a work, map and head, in one line: other axes end at 65,535."""
@@ -157,7 +158,9 @@ def backward(
         problem = _problem(qkv, bias_table, pad_qkv, window, shift)
         grad_out = grad_out.contiguous()
         grad_qkv = fresh(qkv.shape, dtype=qkv.dtype, device=qkv.device)
-        delta, slope = problem.fresh(*lse.shape), problem.fresh(*lse.shape)
+        delta = problem.fresh(*lse.shape)
+        # without pads there is no sink, and nobody looks at its slope
+        slope = problem.fresh(*lse.shape) if problem.plan.has_pads else delta
         sink = _sink(problem)
         grad_pad = _query_gradient(problem, sink, out, lse, grad_out, delta, grad_qkv, slope)
         _key_gradient(problem, lse, grad_out, delta, grad_qkv)

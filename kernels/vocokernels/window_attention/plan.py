@@ -11,15 +11,17 @@ and pads of a class; N boxes of one map, class after class; W works.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 import torch
 from torch import Tensor
 
 from vocokernels.window_attention.boxes import BoxClass, Triple, bias_origin, box_classes
 
-# programs that share the boxes of the largest class when the gradient of the table is added up:
-# enough to fill a GPU with a few heads, few enough for their sums to be small beside q, k, v
-BIAS_SHARES = 8
+# Programs that add up the gradient of the table, about: some two for each that a large GPU runs at
+# once, and few enough for their sums to be small beside q, k and v. Each class of boxes has at
+# least one for each of its tiles.
+BIAS_PROGRAMS = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +79,7 @@ def plan(map_xyz: Triple, window: Triple, shift: Triple, device: torch.device) -
         shift: Shift of the windows.
         device: Where the tables will lie.
     """
+    assert prod(map_xyz) < 2**31, "tokens of a map are counted in 32 bits"
     kinds = tuple(sorted(box_classes(map_xyz, window, shift), key=lambda kind: -kind.tokens))
     origin = bias_origin(window)
     # rows of 16 numbers, so that the compiler may load four at once
@@ -139,25 +142,26 @@ def pair_work(
     device: torch.device,
     *,
     maps: int,
+    heads: int,
     queries: int,
     keys: int,
 ) -> PairWork:
     """Tiles of `queries` x `keys` pairs of `maps` maps; the other arguments as for `plan`."""
     kinds = plan(map_xyz, window, shift, device).kinds
+    tiles = [(-(-kind.tokens // queries), -(-kind.tokens // keys)) for kind in kinds]
+    steps = sum(kind.boxes * high * wide for kind, (high, wide) in zip(kinds, tiles, strict=True))
     # as many units for each program, whatever its class: they end together
-    step = -(-max(kind.boxes for kind in kinds) * maps // BIAS_SHARES)
+    share = -(-steps * maps * heads // BIAS_PROGRAMS)
     works: list[tuple[int, ...]] = []
     shares = []
-    for number, kind in enumerate(kinds):
+    for number, (kind, (high, wide)) in enumerate(zip(kinds, tiles, strict=True)):
         units = kind.boxes * maps
-        query_starts = range(0, kind.tokens, queries)
-        key_starts = range(0, kind.tokens, keys)
-        unit_starts = range(0, units, step)
-        shares.append((len(works), len(key_starts), len(unit_starts)))
+        unit_starts = range(0, units, share)
+        shares.append((len(works), wide, len(unit_starts)))
         works += [
-            (number, query, key, unit, min(unit + step, units))
-            for query in query_starts
-            for key in key_starts
+            (number, row * queries, column * keys, unit, min(unit + share, units))
+            for row in range(high)
+            for column in range(wide)
             for unit in unit_starts
         ]
     return PairWork(_table(works, device), _table(shares, device))

@@ -19,9 +19,9 @@ from vocokernels.window_attention.gpu import _backward_op, _forward_op
 from vocokernels.window_attention.plan import pair_work, plan, row_work
 from vocokernels.window_attention.tiles import Tile
 
-PLAIN = Case("", (4, 5, 4), (3, 3, 3), (1, 1, 1), 2, 4, 1, "float64")
+PLAIN = Case("", (4, 5, 4), (3, 3, 3), (1, 1, 1), 1, 4, 1, "float64")
 SINGLE = PLAIN._replace(dtype="float32")
-NO_PADS = SINGLE._replace(map_xyz=(6, 3, 3))
+NO_PADS = SINGLE._replace(map_xyz=(6, 3, 3), heads=2)
 
 
 @pytest.fixture(autouse=True)
@@ -175,23 +175,21 @@ def test_float32_is_rounded_only_where_torch_may_round_it(dtype, allowed, expect
 
 def test_a_table_may_forbid_pairs():
     """Its -inf are weights of 0, for keys and for pads, not NaN."""
-    case = PLAIN._replace(heads=1)
-    (qkv, table, pad), grad = inputs_of(case)
+    (qkv, table, pad), grad = inputs_of(PLAIN)
     forbidden = table.detach().clone()
     # all offsets but those along z with |x| = |y| = 0: whole tiles of keys, whole sinks
     forbidden[torch.arange(len(table)) % 25 // 5 != 2] = -torch.inf
     inputs = [qkv, forbidden.requires_grad_(), pad]
-    found = values_and_gradients(case, inputs, grad)
-    exact = values_and_gradients(case, inputs, grad, backend="reference")
+    found = values_and_gradients(PLAIN, inputs, grad)
+    exact = values_and_gradients(PLAIN, inputs, grad, backend="reference")
     assert_near(found, exact, 1e-12)
 
 
 def test_large_logits_do_not_overflow():
-    case = SINGLE._replace(heads=1)
-    (qkv, table, pad), grad = inputs_of(case)
+    (qkv, table, pad), grad = inputs_of(SINGLE)
     scaled = [(qkv.detach() * 30).requires_grad_(), table, (pad.detach() * 30).requires_grad_()]
-    found = values_and_gradients(case, scaled, grad)
-    exact = exactly(case, scaled, grad)
+    found = values_and_gradients(SINGLE, scaled, grad)
+    exact = exactly(SINGLE, scaled, grad)
     assert_near(found[:1], exact[:1], 2e-4)
     assert all(torch.isfinite(tensor).all() for tensor in found)
 
@@ -199,7 +197,7 @@ def test_large_logits_do_not_overflow():
 @pytest.mark.parametrize("pad", [True, False], ids=["pads", "no pads"])
 def test_the_operators_are_registered_soundly(pad, monkeypatch):
     monkeypatch.setattr(launch, "tile_of", lambda *_: Tile(16, 16))
-    case = SINGLE._replace(map_xyz=(3, 4, 2), heads=1, pad=pad)
+    case = SINGLE._replace(map_xyz=(3, 4, 2), pad=pad)
     inputs, grad = inputs_of(case)
     given = (*inputs[:2], inputs[2] if pad else None)
     sizes = (list(case.window), list(case.shift))
@@ -211,7 +209,7 @@ def test_the_operators_are_registered_soundly(pad, monkeypatch):
 
 def test_a_compiled_graph_holds_both_ways(monkeypatch):
     monkeypatch.setattr(launch, "tile_of", lambda *_: Tile(16, 16))
-    case = SINGLE._replace(map_xyz=(3, 4, 2), heads=1)
+    case = SINGLE._replace(map_xyz=(3, 4, 2))
     inputs, grad = inputs_of(case)
     expected = values_and_gradients(case, inputs, grad)
     function = torch.compile(

@@ -38,7 +38,7 @@ from vocokernels.window_attention.kernel import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "works", "slots"])
 def _query_kernel(  # noqa: PLR0915 - one pass gives q, delta and the sink
     qkv_ptr,
     pad_ptr,
@@ -132,7 +132,7 @@ def _query_kernel(  # noqa: PLR0915 - one pass gives q, delta and the sink
     tl.store(target, (grad_q * SCALE).to(grad_qkv_ptr.dtype.element_ty), mask=mask_i)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "works"])
 def _key_kernel(
     qkv_ptr,
     table_ptr,
@@ -204,7 +204,7 @@ def _key_kernel(
     tl.store(target + 2 * channels, grad_v.to(dtype), mask=mask_j)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _bias_kernel(
     qkv_ptr,
     table_ptr,
@@ -286,7 +286,7 @@ def _bias_kernel(
         tl.store(sum_ptr + pid.to(tl.int64) * (BM * BN) + cell, total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _sink_slope_kernel(
     slope_ptr,
     kinds_ptr,
@@ -314,7 +314,7 @@ def _sink_slope_kernel(
     tl.store(sink_slope_ptr + (kind * heads + head) * positions + i, total, mask=i < n)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["kinds"])
 def _table_kernel(
     sum_ptr,
     sink_ptr,
