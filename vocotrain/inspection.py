@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vocodata.errors import StoreError
 from vocodata.readers import read_header
+from vocodata.remote import is_url
 from vocodata.store import open_store
 from vocotrain.errors import ConfigError
 from vocotrain.run_folder import CHECKPOINTS_NAME, CONFIG_NAME
@@ -53,13 +54,15 @@ def inspect_path(path: Path) -> Inspection:
     """Say what lies at a path.
 
     Args:
-        path: A store's folder, a run's folder, a file of weights, a scan or a DICOM folder.
+        path: A store's folder or URL, a run's folder, a file of weights, a scan or a DICOM folder.
 
     Raises:
         ConfigError: Nothing is there.
         VocoDataError: A scan that cannot be read; any other folder counts as a DICOM series.
         VocoTrainError: A damaged run or file of weights.
     """
+    if is_url(str(path)):
+        return Inspection("store", open_store(path).summary())
     if not path.exists():
         msg = f"{path} is not there; expected a store, a run, weights or a scan. Correct the path."
         raise ConfigError(msg)

@@ -154,7 +154,8 @@ def test_the_commands_take_urls(tmp_path, local, upload, s3, monkeypatch, capsys
     assert f"store     {out}" in capsys.readouterr().out
     for words in (["status"], ["verify", "--deep"], ["stats"]):
         assert main(["data", words[0], out, *words[1:], "--json"]) == 0
-    assert capsys.readouterr().out.count(out) >= 2
+    assert main(["info", out, "--json"]) == 0
+    assert capsys.readouterr().out.count(out) >= 3
     assert list(tmp_path.glob("s3:*")) == []
 
 
