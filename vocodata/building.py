@@ -248,12 +248,13 @@ class _Run:
         if row is not None:
             self.book.record_stored(job.scan, job.recipe, row, seconds=outcome.seconds)
             self.bytes_written += row.bytes
-            self._event("stored", job.scan.id, f"{row.bytes} bytes")
+            self._event("stored", job.scan.id, f"{row.bytes} bytes", outcome)
         else:
             self.book.record_excluded(
                 job.scan, job.recipe, outcome.reason, outcome.detail, seconds=outcome.seconds
             )
-            self._event("excluded", job.scan.id, f"{outcome.reason}: {outcome.detail}")
+            detail = f"{outcome.reason}: {outcome.detail}"
+            self._event("excluded", job.scan.id, detail, outcome)
 
     def _finish(self) -> BuildReport:
         prune(self.root, {row.id for row in self.book.stored_rows()})
@@ -296,13 +297,12 @@ class _Run:
         return error
 
     def _event(
-        self,
-        kind: EventKind,
-        scan: str = "",
-        message: str = "",
+        self, kind: EventKind, scan: str = "", message: str = "", outcome: Outcome | None = None
     ) -> None:
-        seconds = time.perf_counter() - self.began
-        self.tell(BuildEvent(kind, scan, self.settled, len(self.scans), seconds, message))
+        now_s, total = time.perf_counter() - self.began, len(self.scans)
+        scan_bytes = outcome.row.bytes if outcome is not None and outcome.row is not None else 0
+        scan_s = 0.0 if outcome is None else outcome.seconds
+        self.tell(BuildEvent(kind, scan, self.settled, total, now_s, message, scan_bytes, scan_s))
 
 
 def _settled(result: Outcome | Needs[ScanJob] | Lost[ScanJob]) -> Outcome:

@@ -24,6 +24,8 @@ class BuildEvent:
         total: Scans found.
         seconds: Since the build began.
         message: For people; for an excluded scan, its reason and detail.
+        scan_bytes: Written for this scan.
+        scan_seconds: That this scan took.
     """
 
     kind: EventKind
@@ -32,6 +34,54 @@ class BuildEvent:
     total: int
     seconds: float
     message: str
+    scan_bytes: int = 0
+    scan_seconds: float = 0.0
+
+
+class Pace:
+    """How fast a build goes, from its events: what earlier builds did does not count."""
+
+    def __init__(self) -> None:
+        """Nothing happened yet."""
+        self._before = self._bytes = self._excluded = 0
+        self._slowest, self._slowest_s = "", 0.0
+
+    def add(self, event: BuildEvent) -> str:
+        """Take note of an event.
+
+        Returns:
+            Speed, time to go, exclusions and the slowest scan in a few words; "" before the first.
+        """
+        if event.kind == "plan":
+            self._before = event.done
+        self._bytes += event.scan_bytes
+        self._excluded += event.kind == "excluded"
+        if event.scan_seconds > self._slowest_s:
+            self._slowest, self._slowest_s = event.scan, event.scan_seconds
+        here = event.done - self._before
+        if not here or event.seconds <= 0:
+            return ""
+        words = [
+            f"{here / event.seconds:.2f} scans/s",
+            f"{self._bytes / 1e6 / event.seconds:.1f} MB/s",
+        ]
+        if event.done < event.total:
+            words.append(f"{clock((event.total - event.done) * event.seconds / here)} to go")
+        if self._excluded:
+            words.append(f"{self._excluded} excluded")
+        if self._slowest:
+            words.append(f"slowest {self._slowest} {self._slowest_s:.1f} s")
+        return ", ".join(words)
+
+
+def clock(seconds: float) -> str:
+    """A duration as hours, minutes and seconds.
+
+    >>> clock(3725.4)
+    '1:02:05'
+    """
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,9 @@ class Progress:
     def __init__(self, shower: Shower) -> None:
         """Show events there."""
         self._shower = shower
-        self._settled_before = 0
+        from vocodata.progress import Pace
+
+        self._pace = Pace()
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -171,10 +173,7 @@ class Progress:
             return
         if event.kind == "excluded":
             self.say(f"excluded {event.scan}: {event.message}")
-        if event.kind == "plan":
-            self._settled_before = event.done
-        here = event.done - self._settled_before
-        note = f"{here / event.seconds:.2f} scans/s" if here and event.seconds > 0 else ""
+        note = self._pace.add(event)
         self._shower.tick(Tick("build", event.done, event.total, note))
 
     def train(self, event: "ProgressEvent") -> None:

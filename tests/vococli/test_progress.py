@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 from vococli.progress import BarShower, PlainShower, Progress, Tick
@@ -47,8 +48,30 @@ def test_a_resumed_build_counts_its_speed_from_where_it_began():
     shower, _, stream = plain()
     progress = Progress(shower)
     progress.build(BuildEvent("plan", "", 8, 10, 0.001, ""))
-    progress.build(BuildEvent("stored", "toy/j", 10, 10, 4.0, ""))
-    assert stream.getvalue().splitlines() == ["build 8/10", "build 10/10 0.50 scans/s"]
+    progress.build(BuildEvent("stored", "toy/j", 10, 10, 4.0, "", 8_000_000, 3.0))
+    assert stream.getvalue().splitlines() == [
+        "build 8/10",
+        "build 10/10 0.50 scans/s, 2.0 MB/s, slowest toy/j 3.0 s",
+    ]
+
+
+def test_a_build_says_how_fast_it_is_how_long_it_takes_and_what_it_lost():
+    shower, clock, stream = plain()
+    progress = Progress(shower)
+    progress.build(BuildEvent("plan", "", 0, 100, 0.0, "100 of 100 scans to build"))
+    progress.build(BuildEvent("note", "", 0, 100, 0.1, "Dask dashboard: http://here"))
+    for done, (kind, seconds) in enumerate([("stored", 0.5), ("excluded", 2.5), ("stored", 1.0)]):
+        clock.now_s += 6.0
+        event = BuildEvent(kind, f"toy/{done}", done + 1, 100, 2.0 * (done + 1), "x: y", 10**6)
+        progress.build(dataclasses.replace(event, scan_seconds=seconds))
+    assert stream.getvalue().splitlines() == [
+        "build 0/100",
+        "Dask dashboard: http://here",
+        "build 1/100 0.50 scans/s, 0.5 MB/s, 0:03:18 to go, slowest toy/0 0.5 s",
+        "excluded toy/1: x: y",
+        "build 2/100 0.50 scans/s, 0.5 MB/s, 0:03:16 to go, 1 excluded, slowest toy/1 2.5 s",
+        "build 3/100 0.50 scans/s, 0.5 MB/s, 0:03:14 to go, 1 excluded, slowest toy/1 2.5 s",
+    ]
 
 
 def test_a_run_shows_its_main_numbers_and_keeps_quiet_about_checkpoints():
