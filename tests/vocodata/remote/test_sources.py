@@ -1,6 +1,7 @@
 """Sources in buckets and on web servers give the stores that the same files give from a disk."""
 
 import json
+import pickle
 import shutil
 import tarfile
 import zipfile
@@ -19,6 +20,7 @@ from vocodata.initial import first_manifest, guess_sources
 from vocodata.job import ScanJob, run_job
 from vocodata.manifest import load_manifest
 from vocodata.remote import as_path, objects
+from vocodata.store import open_store
 
 
 def _manifest(folder, root, **keys):
@@ -141,6 +143,28 @@ def test_a_manifest_for_a_bucket_is_written_by_a_look_at_it(tmp_path, local, upl
     forecast = forecast_build(load_manifest(tmp_path / "m.yaml"), tmp_path / "ct.zarr")
     assert (forecast.scans, forecast.headers_read, forecast.unreadable) == (2, 2, {})
     assert forecast.bytes > 1000
+
+
+def test_endpoint_and_anonymous_of_the_manifest_need_nothing_of_the_environment(
+    tmp_path, local, upload, s3, s3_server, monkeypatch
+):
+    url = upload(local[0])
+    for item in s3.list_objects_v2(Bucket=s3.bucket)["Contents"]:
+        s3.put_object_acl(Bucket=s3.bucket, Key=item["Key"], ACL="public-read")
+    for name in ("ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "DEFAULT_REGION"):
+        monkeypatch.delenv(f"AWS_{name}")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(RemoteError, match="Unable to locate credentials") as caught:
+        find_scans(load_manifest(_manifest(tmp_path, url, endpoint=s3_server, **GLOB)))
+    assert caught.value.exit_code == 4
+    manifest = _manifest(tmp_path, url, endpoint=s3_server, anonymous=True, **GLOB)
+    (first, _) = find_scans(load_manifest(manifest))
+    job = pickle.loads(pickle.dumps(ScanJob(first, "", tmp_path / "x.zarr", "zstd")))
+    done = run_job(job)
+    assert done.reason == "", done.detail
+    assert done.row.digest == open_store(local[1].store).info(first.id).digest
 
 
 def test_the_commands_take_urls(tmp_path, local, upload, s3, monkeypatch, capsys):
