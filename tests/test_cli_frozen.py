@@ -47,6 +47,7 @@ FLAGS = {
         "--plot",
         "--json",
     ],
+    "bench loader": ["--quick", "--folder", "--json"],
     "train pretrain": ["--size", "--data", "--out", "--recipe", "--set", "--resume", "--json"],
     "train finetune": [
         "--from",

@@ -13,6 +13,7 @@
     ├── ScanReadError (OSError)                 a field of a scan cannot be read from the store
     ├── TrainingDivergedError (ArithmeticError) the loss is not finite
     ├── BenchmarkSettingsError (ValueError)     a benchmark of something that does not exist
+    ├── BenchmarkError (RuntimeError)           a benchmark's reader is wrong, or its process died
     ├── ModelSizeError (ValueError)             no such size, or a row that cannot be built
     ├── InputShapeError (ValueError)            a batch the model cannot take
     ├── WeightsFileError (ValueError)           a file of weights that cannot be read
@@ -76,6 +77,10 @@ class TrainingDivergedError(VocoTrainError, ArithmeticError):
 
 class BenchmarkSettingsError(VocoTrainError, ValueError):
     """A benchmark was asked for something that does not exist."""
+
+
+class BenchmarkError(VocoTrainError, RuntimeError):
+    """What is measured gives wrong results, or its process died: there are no numbers."""
 
 
 class ModelSizeError(VocoTrainError, ValueError):

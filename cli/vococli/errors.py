@@ -32,6 +32,7 @@ EXIT_CODES: Final[Mapping[str, int]] = {
     "vocodata.errors.VocoDataError": INPUT_DATA,
     "vocotrain.errors.ConfigError": USAGE,
     "vocotrain.errors.BenchmarkSettingsError": USAGE,
+    "vocotrain.errors.BenchmarkError": VERIFICATION,
     "vocotrain.errors.ModelSizeError": USAGE,
     "vocotrain.errors.InputShapeError": USAGE,
     "vocotrain.errors.RunExistsError": USAGE,
