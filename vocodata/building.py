@@ -10,10 +10,11 @@ excluded, together and once each, as read back from disk.
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from vocodata.errors import (
     StoreExistsError,
 )
 from vocodata.executor import Lost, Needs, run_dask, run_inline, usable_cores
+from vocodata.forecast import expect
 from vocodata.identifiers import Salt, take_salt
 from vocodata.job import Outcome, ScanJob, killed, run_job, too_large
 from vocodata.ledger import EXCLUDED, STORED, Ledger, default_ledger
@@ -183,7 +185,8 @@ class _Run:
         max_excluded: int | None,
         lock: Lock,
     ) -> None:
-        self.lock = lock
+        self.lock, self.codec = lock, codec
+        self.worker_bytes = int(book.note("worker_bytes") or 0)
         self.root, self.book, self.scans, self.tell = root, book, scans, tell
         self.max_excluded = max_excluded
         self.began = time.perf_counter()
@@ -195,6 +198,7 @@ class _Run:
         """All steps, in order."""
         self._refuse_dropped_sources()
         self._event("plan", message=f"{len(self.plan.jobs)} of {len(self.scans)} scans to build")
+        self._expect()
         # Before a shard changes, the catalogue stops naming it.
         self.book.forget(self.plan.stale)
         self._publish()
@@ -208,6 +212,14 @@ class _Run:
                 self._publish()
                 raise self._interrupted(stop.signum)
             return self._finish()
+
+    def _expect(self) -> None:
+        """Note what headers foretell, once for the scans and the recipe of this build."""
+        known = json.loads(self.book.note("plan") or "{}")
+        if self.plan.jobs and known.get("recipe") != self.plan.recipe_digest:
+            expected = asdict(expect(self.scans, self.codec))
+            self.book.note("plan", json.dumps({"recipe": self.plan.recipe_digest, **expected}))
+            self.book.note("worker_bytes", "0")
 
     def _refuse_dropped_sources(self) -> None:
         """A source that is gone is rather a wrong manifest than a wish to delete its scans."""
@@ -245,6 +257,9 @@ class _Run:
     def _record(self, outcome: Outcome) -> None:
         job, row = outcome.job, outcome.row
         self.settled += 1
+        if outcome.worker_bytes > self.worker_bytes:
+            self.worker_bytes = outcome.worker_bytes
+            self.book.note("worker_bytes", str(self.worker_bytes))
         if row is not None:
             self.book.record_stored(job.scan, job.recipe, row, seconds=outcome.seconds)
             self.bytes_written += row.bytes
@@ -320,7 +335,10 @@ def build_status(store: str | Path, *, ledger: str | Path | None = None) -> dict
         ledger: As in `build`.
 
     Returns:
-        Plain values: store, ledger, running, complete, found, stored, excluded, pending.
+        Plain values: store, ledger, running, complete, found, stored, excluded, pending; what
+        headers foretold (`plan`) and what came of it (`fact`), each scans, bytes, seconds of all
+        workers together, and worker_bytes, the most memory that one of them held; None if the
+        ledger is not there or knows none.
 
     Raises:
         StoreError: The folder is no store.
@@ -330,9 +348,11 @@ def build_status(store: str | Path, *, ledger: str | Path | None = None) -> dict
     found = attributes["counts"]["found"]
     counts = {STORED: attributes["counts"]["stored"], EXCLUDED: attributes["counts"]["excluded"]}
     path = default_ledger(root) if ledger is None else Path(ledger)
+    plan = fact = None
     if path.exists():
         with Ledger(path, read_only=True) as book:
             counts = book.counts()
+            plan, fact = _plan_and_fact(book, sum(counts.values()))
     pending = found - counts[STORED] - counts[EXCLUDED]
     return {
         "store": str(root),
@@ -343,4 +363,17 @@ def build_status(store: str | Path, *, ledger: str | Path | None = None) -> dict
         "stored": counts[STORED],
         "excluded": counts[EXCLUDED],
         "pending": pending,
+        "plan": plan,
+        "fact": fact,
     }
+
+
+def _plan_and_fact(book: Ledger, settled: int) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """What headers foretold, if the ledger is not older than that, and what came of it so far."""
+    plan = json.loads(book.note("plan") or "null")
+    if plan is not None:
+        plan.pop("recipe")
+    stored_bytes, seconds = book.spent()
+    held = int(book.note("worker_bytes") or 0)
+    fact = {"scans": settled, "bytes": stored_bytes, "seconds": seconds, "worker_bytes": held}
+    return plan, fact

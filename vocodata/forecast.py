@@ -14,7 +14,9 @@ from vocodata.archives import unpacked
 from vocodata.discover import count_faults, find_scans
 from vocodata.errors import VocoDataError
 from vocodata.identifiers import salt_beside
+from vocodata.ingest import predicted_bytes
 from vocodata.ledger import default_ledger
+from vocodata.memory import PROCESS_BYTES, limit_for
 from vocodata.plan import BYTES_PER_VOXEL
 from vocodata.presets import preset
 from vocodata.readers import read_header
@@ -28,10 +30,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vocodata.discover import Scan
-    from vocodata.geometry import Header
     from vocodata.manifest import Manifest
 
 HEADERS = 2000
+HEADERS_EXPECTED = 64
+FILE_S, GRID_S = 5e-9, 10e-9
+"""One core's time for a voxel of the file and of the grid: benchmarks/build.py, within a third on
+four scans, all checks included. Slower disks and cores take longer."""
 SPARE = 1.05
 """Room asked for beyond the scans themselves: documents, tables, temporary files."""
 
@@ -44,12 +49,14 @@ class ScanForecast:
         id: Of the scan.
         voxels: On the preset's grid, field included, before the crop.
         peak_bytes: Memory while it is processed.
+        seconds: One core's time for it.
         reason: Why its header keeps it out, a key of `errors.REASONS`, or "".
     """
 
     id: str
     voxels: int = 0
     peak_bytes: int = 0
+    seconds: float = 0.0
     reason: str = ""
 
 
@@ -63,6 +70,7 @@ class SourceForecast:
         expected: As the manifest says, or None.
         bytes: On disk.
         voxels: Behind them.
+        seconds: One core's time for all of them.
     """
 
     name: str
@@ -70,6 +78,7 @@ class SourceForecast:
     expected: int | None
     bytes: int
     voxels: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,9 @@ class Forecast:
         voxels: Behind them.
         free_bytes: On the disk of `out` now; None for a store in a bucket.
         fits: Whether there is room for the store.
-        peak_bytes: Memory of the largest scan, for each worker.
+        seconds: One core's time for all scans; on a core like those of docs/benchmarks.md.
+        peak_bytes: Memory of the largest scan.
+        worker_bytes: Memory that a worker should have for it, itself included.
         largest: Id of that scan, "" if none could be read.
         sources: One each.
         count_faults: Sources that hold another number of scans than the manifest says.
@@ -97,7 +108,9 @@ class Forecast:
     voxels: int
     free_bytes: int | None
     fits: bool
+    seconds: float
     peak_bytes: int
+    worker_bytes: int
     largest: str
     sources: tuple[SourceForecast, ...]
     count_faults: tuple[str, ...]
@@ -142,7 +155,9 @@ def forecast_build(
         voxels=sum(source.voxels for source in sources),
         free_bytes=free,
         fits=free is None or needed * SPARE < free,
+        seconds=sum(source.seconds for source in sources),
         peak_bytes=largest.peak_bytes,
+        worker_bytes=limit_for(largest.peak_bytes),
         largest=largest.id if largest.peak_bytes else "",
         sources=sources,
         count_faults=tuple(count_faults(manifest, scans)),
@@ -162,31 +177,16 @@ def forecast_scan(scan: Scan) -> ScanForecast:
     try:
         with unpacked(scan, head_only=True) as files:
             header = read_header(files.image, files=files.files)
+            chosen = preset(scan.preset)
+            peak = predicted_bytes(files, header, chosen)
     except VocoDataError as error:
         return ScanForecast(scan.id, reason=error.code)
     except OSError:
         return ScanForecast(scan.id, reason="io_error")
-    chosen = preset(scan.preset)
     grid = math.prod(grid_after(header.shape_XYZ, header.affine, chosen.spacing_mm))
     squeezed = 0 if chosen.squeeze_vox is None else math.prod(chosen.squeeze_vox)
-    peak = peak_bytes(header, grid, has_labels=scan.labels is not None) + 2 * squeezed
-    return ScanForecast(scan.id, grid + squeezed, peak)
-
-
-def peak_bytes(header: Header, grid_voxels: int, *, has_labels: bool) -> int:
-    """Most memory that processing a scan takes at once, without its field.
-
-    Reading holds the file's numbers and int16 HU of them, for floats also float32 HU. Resampling
-    and storing hold HU of the file and of the grid, and the grid's shard; floats are rounded on
-    the way. Labels add one byte a voxel of the grid. Measured, see the test.
-    """
-    voxels = math.prod(header.shape_XYZ)
-    is_float = header.dtype.kind == "f"
-    reading = voxels * (header.dtype.itemsize + (6 if is_float else 2))
-    hu_bytes = 4 if is_float else 2
-    storing = voxels * hu_bytes + grid_voxels * (hu_bytes + 2 + has_labels)
-    rounding = voxels * 4 + grid_voxels * 12 if is_float else 0
-    return max(reading, storing, rounding)
+    seconds = math.prod(header.shape_XYZ) * FILE_S + (grid + squeezed) * GRID_S
+    return ScanForecast(scan.id, grid + squeezed, peak, seconds)
 
 
 def _of(scans: Sequence[Scan], source: str) -> list[Scan]:
@@ -202,4 +202,47 @@ def _source(
 ) -> SourceForecast:
     looked_at = sample[name]
     voxels = sum(scan.voxels for scan in looked_at) * count // max(1, len(looked_at))
-    return SourceForecast(name, count, expected, round(voxels * BYTES_PER_VOXEL[codec]), voxels)
+    seconds = sum(scan.seconds for scan in looked_at) * count / max(1, len(looked_at))
+    needed = round(voxels * BYTES_PER_VOXEL[codec])
+    return SourceForecast(name, count, expected, needed, voxels, seconds)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a build expected before it began; kept in its ledger, for `voco data status`.
+
+    Attributes:
+        scans: Found.
+        headers_read: Scans looked at; the others are taken to be like them.
+        bytes: On disk.
+        seconds: One core's time.
+        worker_bytes: Memory of the worker that has the largest scan.
+    """
+
+    scans: int
+    headers_read: int
+    bytes: int
+    seconds: float
+    worker_bytes: int
+
+
+def expect(scans: Sequence[Scan], codec: str, *, headers: int = HEADERS_EXPECTED) -> Expectation:
+    """A quick forecast of scans that are found already; none of a compressed tar is looked into.
+
+    Args:
+        scans: All of a build.
+        codec: Key of `shard.CODECS`.
+        headers: How many to read at most, spread evenly.
+    """
+    seekable = [s for s in scans if s.packed is None or s.packed.archive.kind != "tar-stream"]
+    sample = [
+        forecast_scan(scan) for scan in seekable[:: max(1, math.ceil(len(seekable) / headers))]
+    ]
+    scale = len(scans) / max(1, len(sample))
+    return Expectation(
+        scans=len(scans),
+        headers_read=len(sample),
+        bytes=round(sum(scan.voxels for scan in sample) * scale * BYTES_PER_VOXEL[codec]),
+        seconds=sum(scan.seconds for scan in sample) * scale,
+        worker_bytes=PROCESS_BYTES + max((scan.peak_bytes for scan in sample), default=0),
+    )

@@ -20,6 +20,7 @@ from vocodata.errors import (
 from vocodata.executor import Needs
 from vocodata.identifiers import without_uids
 from vocodata.ingest import process_scan
+from vocodata.memory import highest_resident_bytes
 from vocodata.presets import preset
 from vocodata.remote.scratch import scratch_path
 from vocodata.store.writer import write_scan
@@ -61,6 +62,7 @@ class Outcome:
         reason: Key of `errors.REASONS`; the scan is not in the store.
         detail: The sentence that belongs to the reason, without paths.
         seconds: Time it took.
+        worker_bytes: Most memory that the process held until then, this scan and others before.
     """
 
     job: ScanJob
@@ -68,6 +70,7 @@ class Outcome:
     reason: str = ""
     detail: str = ""
     seconds: float = field(default=0.0, compare=False)
+    worker_bytes: int = field(default=0, compare=False)
 
 
 def run_job(job: ScanJob, room_bytes: int | None = None) -> Outcome | Needs[ScanJob]:
@@ -103,7 +106,8 @@ def run_job(job: ScanJob, room_bytes: int | None = None) -> Outcome | Needs[Scan
     # A format library meets a file that nobody foresaw; it is named and the build goes on.
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
         return _excluded(job, "unexpected_error", f"{type(e).__name__}: {e}", began)
-    return Outcome(job, row=row, seconds=time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return Outcome(job, row=row, seconds=seconds, worker_bytes=highest_resident_bytes())
 
 
 def _store(job: ScanJob, room_bytes: int | None) -> CatalogRow:

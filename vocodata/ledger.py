@@ -158,6 +158,13 @@ class Ledger:
         with self._guarded():
             return {STORED: 0, EXCLUDED: 0, **dict(self._db.execute(query))}
 
+    def spent(self) -> tuple[int, float]:
+        """Bytes of all stored shards, and seconds of all settled scans."""
+        with self._guarded():
+            (seconds,) = self._db.execute("SELECT total(seconds) FROM scans").fetchone()
+            shards = self._db.execute("SELECT shards FROM scans WHERE state = ?", (STORED,))
+            return sum(sum(json.loads(text).values()) for (text,) in shards), float(seconds)
+
     def record_stored(self, scan: Scan, recipe: str, row: CatalogRow, *, seconds: float) -> None:
         """Note that a scan's files are in the store."""
         shards = {record.place: record.bytes for record in shard_records(row)}

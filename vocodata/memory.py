@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 import os
+import resource
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +72,17 @@ def usable_memory(limits: Iterable[str] = _CGROUP_LIMITS) -> int:
         if text.isdigit():
             found.append(int(text))
     return min(found)
+
+
+def highest_resident_bytes() -> int:
+    """Most memory that this process has held so far."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        # Not ru_maxrss, which a child inherits from the process that started it.
+        return int(dict(line.split(":\t") for line in lines)["VmHWM"].split()[0]) * 1024
+    except (OSError, KeyError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def room_bytes(limit_bytes: int) -> int:

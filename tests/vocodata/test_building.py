@@ -88,7 +88,9 @@ def test_every_scan_found_is_stored_or_excluded_with_a_reason(make_sources, tmp_
     assert not report.exceeds(2)
     assert not report.exceeds()
     assert report.exceeds(1)
-    assert build_status(report.store) == {
+    status = build_status(report.store)
+    assert (status.pop("plan")["scans"], status.pop("fact")["scans"]) == (6, 6)
+    assert status == {
         "store": str(report.store),
         "ledger": f"{report.store}.ledger.sqlite",
         "running": False,
@@ -467,3 +469,25 @@ def test_a_scan_too_large_for_the_machine_is_named_and_tried_again(
     assert "there is room for 0.01 GB. Build on a larger machine with --resume" in row.detail
     monkeypatch.undo()
     assert _resumed(manifest, report.store).stored == 3
+
+
+def test_status_sets_the_plan_beside_what_came_of_it(make_sources, tmp_path):
+    manifest = make_sources(4, size=(60, 50, 40), broken=[3])
+    out = build(manifest, tmp_path / "ct.zarr", workers=0).store
+    status = build_status(out)
+    plan, fact = status["plan"], status["fact"]
+    assert (plan["scans"], fact["scans"], plan["headers_read"]) == (4, 4, 4)
+    shards = sum(path.stat().st_size for path in out.rglob("c.0.0.0"))
+    assert fact["bytes"] == shards <= plan["bytes"]
+    assert 0 < fact["seconds"] < 60
+    assert plan["seconds"] > 0
+    assert fact["worker_bytes"] > 50_000_000
+    assert plan["worker_bytes"] > 400_000_000
+    # The plan is that of the build's beginning, also when the build goes on.
+    _rewrite_scan(tmp_path, 1)
+    _resumed(manifest, out)
+    assert build_status(out)["plan"] == plan
+    _resumed(manifest, out, codec="lz4")
+    assert build_status(out)["plan"]["bytes"] > plan["bytes"]
+    (tmp_path / "ct.zarr.ledger.sqlite").unlink()
+    assert (build_status(out)["plan"], build_status(out)["fact"]) == (None, None)

@@ -1,19 +1,16 @@
 import shutil
-import tracemalloc
 
-import nibabel as nib
-import numpy as np
 import pytest
 
 from vocodata.building import build
 from vocodata.discover import find_scans
 from vocodata.errors import StoreError
-from vocodata.forecast import forecast_build, forecast_scan, peak_bytes
-from vocodata.geometry import Header, Size
-from vocodata.ingest import process_scan
+from vocodata.forecast import expect, forecast_build, forecast_scan
+from vocodata.ingest import predicted_bytes
 from vocodata.manifest import load_manifest
+from vocodata.memory import room_bytes
 from vocodata.presets import preset
-from vocodata.store.writer import write_scan
+from vocodata.readers import read_header
 
 
 def test_disk_is_an_upper_guess_of_what_the_build_writes(make_sources, tmp_path):
@@ -61,30 +58,27 @@ def test_an_unknown_codec_is_refused(make_sources, tmp_path):
         forecast_build(load_manifest(make_sources(1)), tmp_path / "s", codec="zip")
 
 
-@pytest.mark.parametrize("kind", [np.int16, np.float32])
-@pytest.mark.parametrize("labels", [False, True])
-def test_memory_is_foreseen_within_half_and_never_too_low(make_sources, tmp_path, labels, kind):
-    manifest = make_sources(1, size=(100, 90, 80), labels=labels)
-    (scan,) = find_scans(load_manifest(manifest))
-    image = nib.load(scan.image)
-    data = np.asarray(image.dataobj) + (kind(0.25) if kind == np.float32 else kind(0))
-    nib.save(nib.Nifti1Image(np.maximum(data.astype(kind), -170), image.affine), scan.image)
-    (tmp_path / "st").mkdir()
-    _store(scan, tmp_path / "st")  # what is compiled and imported stays out of it
-    tracemalloc.start()
-    _store(scan, tmp_path / "st")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    foreseen = forecast_scan(scan).peak_bytes
-    assert 0.98 * peak <= foreseen <= 1.5 * peak, (peak, foreseen)
+def test_time_and_memory_are_foretold(make_sources, tmp_path):
+    manifest = load_manifest(make_sources(2, size=(60, 50, 40)))
+    forecast = forecast_build(manifest, tmp_path / "s")
+    (scan, _) = find_scans(manifest)
+    one = forecast_scan(scan)
+    assert one.seconds == pytest.approx(60 * 50 * 40 * 5e-9 + one.voxels * 10e-9)
+    assert forecast.seconds == pytest.approx(2 * one.seconds)
+    assert (
+        forecast.peak_bytes
+        == one.peak_bytes
+        == predicted_bytes(scan, read_header(scan.image), preset(scan.preset))
+    )
+    assert room_bytes(forecast.worker_bytes) >= forecast.peak_bytes
 
 
-def _store(scan, root):
-    write_scan(root, scan, process_scan(scan, preset("abdomen")), "zstd")
-
-
-def test_memory_grows_with_the_kind_of_numbers():
-    small = Header(Size(10, 10, 10), np.eye(4), np.dtype("i2"))
-    large = Header(Size(10, 10, 10), np.eye(4), np.dtype("f8"))
-    one, other = (peak_bytes(h, 100, has_labels=False) for h in (small, large))
-    assert (one, other) == (4000, 14000)
+def test_an_expectation_is_a_forecast_of_some_headers(make_sources, tmp_path):
+    manifest = load_manifest(make_sources(9, broken=[0]))
+    expected, forecast = expect(find_scans(manifest), "zstd"), forecast_build(manifest, tmp_path)
+    assert (expected.scans, expected.headers_read) == (9, 9)
+    assert expected.bytes == pytest.approx(forecast.bytes, abs=9)
+    assert expected.seconds == pytest.approx(forecast.seconds)
+    few = expect(find_scans(manifest), "zstd", headers=3)
+    assert few.headers_read == 3
+    assert expect([], "zstd").bytes == 0
