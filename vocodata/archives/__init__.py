@@ -8,6 +8,7 @@ unpacked one scan at a time to a folder that goes when the scan is done.
     members.py  the values: Archive, Member, Packed; which member names are safe
     zips.py     the list of a zip, and one member's bytes, proved by length and CRC
     tars.py     the same of a tar, plain or compressed
+    tree.py     members as files below a root
     unpack.py   `unpacked(scan)`: the one door
 """
 

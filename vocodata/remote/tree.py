@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from vocodata.archives.members import Archive, Member, Packed, safe_path
+from vocodata.archives.tree import ArchiveTree, may_be_dicom
 from vocodata.errors import ManifestError, RemoteError, UnreadableScanError
 from vocodata.remote import objects
 from vocodata.remote.fetching import fetch_head
-from vocodata.tree import ArchiveTree, may_be_dicom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
