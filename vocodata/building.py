@@ -16,8 +16,9 @@ import time
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from vocodata.build_state import build_status as build_status
 from vocodata.discover import find_scans
 from vocodata.errors import (
     BuildInterruptedError,
@@ -29,8 +30,8 @@ from vocodata.executor import Lost, Needs, run_dask, run_inline, usable_cores
 from vocodata.forecast import expect
 from vocodata.identifiers import Salt, take_salt
 from vocodata.job import Outcome, ScanJob, killed, run_job, too_large
-from vocodata.ledger import EXCLUDED, STORED, Ledger, default_ledger
-from vocodata.lock import Lock, build_lock, is_locked
+from vocodata.ledger import Ledger, default_ledger
+from vocodata.lock import Lock, build_lock
 from vocodata.manifest import Manifest, load_manifest
 from vocodata.plan import BuildPlan, make_plan
 from vocodata.progress import BuildEvent as BuildEvent
@@ -325,55 +326,3 @@ def _settled(result: Outcome | Needs[ScanJob] | Lost[ScanJob]) -> Outcome:
     if isinstance(result, Needs):
         return too_large(result.job, needed_bytes=result.needed_bytes, room_bytes=result.room_bytes)
     return killed(result.job, deaths=result.deaths) if isinstance(result, Lost) else result
-
-
-def build_status(store: str | Path, *, ledger: str | Path | None = None) -> dict[str, Any]:
-    """How far a build is, also while it runs.
-
-    Args:
-        store: Folder of the store, or an `s3://` URL.
-        ledger: As in `build`.
-
-    Returns:
-        Plain values: store, ledger, running, complete, found, stored, excluded, pending; what
-        headers foretold (`plan`) and what came of it (`fact`), each scans, bytes, seconds of all
-        workers together, and worker_bytes, the most memory that one of them held; None if the
-        ledger is not there or knows none.
-
-    Raises:
-        StoreError: The folder is no store.
-    """
-    root = store_path(store)
-    attributes = read_attributes(root)
-    found = attributes["counts"]["found"]
-    counts = {STORED: attributes["counts"]["stored"], EXCLUDED: attributes["counts"]["excluded"]}
-    path = default_ledger(root) if ledger is None else Path(ledger)
-    plan = fact = None
-    if path.exists():
-        with Ledger(path, read_only=True) as book:
-            counts = book.counts()
-            plan, fact = _plan_and_fact(book, sum(counts.values()))
-    pending = found - counts[STORED] - counts[EXCLUDED]
-    return {
-        "store": str(root),
-        "ledger": str(path) if path.exists() else None,
-        "running": is_locked(root, path),
-        "complete": bool(attributes["complete"]) and pending == 0,
-        "found": found,
-        "stored": counts[STORED],
-        "excluded": counts[EXCLUDED],
-        "pending": pending,
-        "plan": plan,
-        "fact": fact,
-    }
-
-
-def _plan_and_fact(book: Ledger, settled: int) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """What headers foretold, if the ledger is not older than that, and what came of it so far."""
-    plan = json.loads(book.note("plan") or "null")
-    if plan is not None:
-        plan.pop("recipe")
-    stored_bytes, seconds = book.spent()
-    held = int(book.note("worker_bytes") or 0)
-    fact = {"scans": settled, "bytes": stored_bytes, "seconds": seconds, "worker_bytes": held}
-    return plan, fact

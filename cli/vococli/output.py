@@ -33,6 +33,28 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         typer.echo("  ".join(cells).rstrip())
 
 
+def plan_and_fact(
+    plan: Mapping[str, float] | None, fact: Mapping[str, float]
+) -> list[tuple[str, str, str]]:
+    """Rows of what a build expected and what came of it, in units for people.
+
+    >>> plan_and_fact(None, {"scans": 2, "bytes": 5e9, "seconds": 7200, "worker_bytes": 8e8})[1]
+    ('disk', '', '5.00 GB')
+    """
+    units = {
+        "scans": ("scans", 1, "{:.0f}"),
+        "bytes": ("disk", 1e9, "{:.2f} GB"),
+        "seconds": ("core hours", 3600, "{:.2f}"),
+        "worker_bytes": ("memory a worker", 1e9, "{:.2f} GB"),
+    }
+
+    def shown(values: Mapping[str, float] | None, key: str) -> str:
+        _, unit, form = units[key]
+        return "" if values is None else form.format(values[key] / unit)
+
+    return [(name, shown(plan, key), shown(fact, key)) for key, (name, _, _) in units.items()]
+
+
 def _words(value: object) -> str:
     """A value as a person reads it."""
     if value is None or value in ({}, [], ()):

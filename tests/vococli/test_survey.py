@@ -21,7 +21,22 @@ def test_init_plan_and_build_follow_each_other(scans, tmp_path, capsys):
     forecast = json.loads(capsys.readouterr().out)
     assert (forecast["scans"], forecast["fits"]) == (2, True)
     assert main(["data", "plan", "--sources", str(manifest), "--out", store]) == 0
-    assert "memory a worker" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "memory a worker" in said
+    assert "core hours" in said
+    assert (
+        main(["data", "build", "--sources", str(manifest), "--out", store, "--workers", "0"]) == 0
+    )
+    capsys.readouterr()
+    assert main(["data", "status", store]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["plan", "so", "far"] in lines
+    assert ["scans", "2", "2"] in lines
+    (disk,) = (line for line in lines if line[:1] == ["disk"])
+    assert len(disk) == 5
+    assert main(["data", "status", store, "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["plan"]["bytes"] >= status["fact"]["bytes"] > 0
 
 
 def test_init_keeps_a_manifest_that_is_there(scans, tmp_path, capsys):

@@ -9,7 +9,7 @@ import typer
 
 from vococli.commands import survey
 from vococli.errors import INPUT_DATA, VERIFICATION
-from vococli.output import print_facts, print_json, print_table
+from vococli.output import plan_and_fact, print_facts, print_json, print_table
 from vococli.progress import open_progress
 
 app = typer.Typer(help="Build, look at and verify stores of CT scans.", no_args_is_help=True)
@@ -110,7 +110,10 @@ def status(store: StorePath, as_json: Json = False) -> None:
     if as_json:
         print_json({**document, "excluded_scans": rows})
     else:
+        plan, fact = document.pop("plan"), document.pop("fact")
         print_facts(document)
+        if fact is not None:
+            print_table(("", "plan", "so far"), plan_and_fact(plan, fact))
         print_table(("source", "scan", "reason", "detail"), [tuple(row.values()) for row in rows])
 
 

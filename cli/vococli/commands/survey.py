@@ -65,10 +65,12 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what a build will need, from headers alone. Exit code 4 if the disk has no room."""
+    from vocodata.executor import usable_cores
     from vocodata.forecast import forecast_build
     from vocodata.manifest import load_manifest
 
     forecast = forecast_build(load_manifest(sources), out)
+    hours, cores = forecast.seconds / 3600, usable_cores()
     if as_json:
         print_json(forecast)
     else:
@@ -83,7 +85,8 @@ def plan(
                 ("scans", f"{forecast.scans}, {forecast.headers_read} headers read"),
                 ("excluded by header", forecast.unreadable),
                 ("disk", f"{forecast.bytes / 1e9:.2f} GB{free}"),
-                ("memory a worker", f"{forecast.peak_bytes / 1e9:.2f} GB ({forecast.largest})"),
+                ("time", f"{hours:.2f} core hours, {hours / cores:.2f} hours on {cores} cores"),
+                ("memory a worker", f"{forecast.worker_bytes / 1e9:.2f} GB ({forecast.largest})"),
                 ("fits", forecast.fits),
                 *(("count", fault) for fault in forecast.count_faults),
             ]
