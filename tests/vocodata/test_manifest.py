@@ -87,6 +87,11 @@ def test_a_url_that_cannot_be_a_root_is_refused_with_what_to_do(tmp_path, root, 
     assert "secret" not in text
 
 
+def test_a_root_that_is_no_text_is_refused(tmp_path):
+    text = faults(write(tmp_path, ROW | {"root": 5}))
+    assert "sources[0].root: a path or URL is needed, got 5" in text
+
+
 def test_options_of_a_bucket_are_refused_elsewhere(tmp_path):
     text = faults(write(tmp_path, ROW | {"anonymous": True}))
     assert "anonymous and endpoint are for s3:// roots only" in text

@@ -198,6 +198,24 @@ def test_without_its_library_a_bucket_is_refused_with_what_to_install(
     assert "pip install 'voco-toolkit[cloud]'" in capsys.readouterr().err
 
 
+def test_what_a_web_server_cannot_do_is_refused():
+    path = as_path("https://host.invalid/a")
+    with pytest.raises(RemoteError, match="has no list of its files"):
+        objects.listing(path)
+    for action in (lambda: objects.put(path, b""), lambda: objects.remove([path])):
+        with pytest.raises(RemoteError, match="a web server is read only"):
+            action()
+
+
+def test_an_object_that_is_not_there_is_no_file(s3):
+    path = as_path(f"s3://{s3.bucket}/none")
+    assert not path.exists()
+    for action in (path.stat, path.read_bytes, lambda: path.open("rb")):
+        with pytest.raises(FileNotFoundError):
+            action()
+    path.unlink()
+
+
 SECRETS = ("hunter2", "Zebulon", "c0ffee")
 
 

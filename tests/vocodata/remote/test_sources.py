@@ -263,17 +263,22 @@ def test_a_pattern_on_a_web_server_is_refused_with_what_to_do(tmp_path, web, lay
 
 def test_what_a_server_lacks_or_changed_is_excluded_by_name(tmp_path, local, web):
     shutil.copytree(local[0] / "images", web.folder / "images")
-    items = [f"images/case{n}.nii.gz" for n in range(3)]
+    shutil.copy(web.folder / "images/case0.nii.gz", web.folder / "images/gone.nii.gz")
+    items = [f"images/{name}.nii.gz" for name in ("case0", "case1", "case2", "gone")]
     (tmp_path / "list.json").write_text(json.dumps({"training": items}))
     manifest = load_manifest(_manifest(tmp_path, web.url, layout="datalist", scans="list.json"))
     scans = find_scans(manifest)
     with (web.folder / "images/case1.nii.gz").open("ab") as file:
         file.write(b"more")
+    (web.folder / "images/gone.nii.gz").unlink()
     got = [run_job(ScanJob(scan, "", tmp_path / "x.zarr", "zstd")) for scan in scans]
-    assert [outcome.reason for outcome in got] == ["", "source_changed", "file_missing"]
+    assert [outcome.reason for outcome in got] == [
+        "", "source_changed", "file_missing", "file_missing",
+    ]  # fmt: skip
+    assert "is not there any more" in got[3].detail
     assert not any("127.0.0.1" in outcome.detail for outcome in got)
     report = build(manifest, tmp_path / "ct.zarr", workers=0)
-    assert report.found == report.stored + sum(report.excluded.values()) == 3
+    assert report.found == report.stored + sum(report.excluded.values()) == 4
 
 
 def test_a_compressed_tar_holds_its_own_list(tmp_path, local):
