@@ -18,6 +18,7 @@ import torch
 
 from tests.vocokernels.attention_cases import CASES, SLOW_CASES
 from vocokernels import window_attention
+from vocokernels.static_table import read_table
 from vocokernels.window_attention.tiles import TILES, WIDEST_HEAD, padded_width, tile_of
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,14 @@ CLAIMS = [
     and node.name.startswith("test_")
     and not node.name.endswith("_case")
 ]
+
+# warps on a multiprocessor for heads of 16, 32 and 64 channels, as first tried
+LEAST_WARPS = {
+    "forward": {"sm_80": (16, 16, 8), "sm_90": (20, 24, 16)},
+    "query": {"sm_80": (16, 16, 8), "sm_90": (16, 20, 12)},
+    "key": {"sm_80": (20, 12, 16), "sm_90": (20, 12, 12)},
+    "bias": {"sm_80": (16, 16, 12), "sm_90": (16, 16, 12)},
+}
 
 
 def run_checks(folder, *which):
@@ -87,6 +96,30 @@ def test_there_are_forty_configurations_and_more():
     assert len({case.name for case in CASES}) == len(CASES) >= 40
     assert {case.dtype for case in CASES} == {"float64", "float32", "float16", "bfloat16"}
     assert {16, 24, 32, 48, 64} <= {case.width for case in CASES}
+
+
+def test_the_kernels_of_the_gradients_are_shipped():
+    """As those of the forward pass are: none escapes the static table."""
+    folder = ROOT / "kernels/vocokernels/window_attention"
+    shipped = (folder / "shipped.py").read_text(encoding="utf-8")
+    tree = ast.parse((folder / "gradients/kernel.py").read_text(encoding="utf-8"))
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert len(names) == 5
+    assert [name for name in names if name not in shipped] == []
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("kernel", LEAST_WARPS)
+def test_as_many_warps_fit_as_in_the_prototype(kernel, target):
+    rows = read_table(ROOT / "tests/golden/static_gpu.csv").rows
+    for dtype in ("bf16", "fp16"):
+        for width, least in zip((16, 32, 64), LEAST_WARPS[kernel][target], strict=True):
+            found = rows[f"window_attention {kernel} {dtype} d{width}", target]
+            assert found.occupancy_warps >= least
+            tile = tile_of(kernel, 2, width)
+            wide = (tile.keys if kernel == "key" else tile.queries) >= 64
+            best = "HGMMA" if wide and target == "sm_90" else "HMMA"
+            assert found.matrix_instruction == best
 
 
 def test_every_width_has_a_tile_of_powers_of_two():

@@ -41,6 +41,7 @@ def shipped() -> list[ShippedKernel]:
         for dtype, widths in (("bf16", (16, 24, 32, 48, 64)), ("fp16", (16, 32, 64)))
         for width in widths
     ]
+    kernels += [_product(kernel, "fp32", 64, PRECISION="tf32") for kernel in _PRODUCTS]
     for width in (16, 32, 64):
         kernels += [_product(kernel, "fp32", width) for kernel in _PRODUCTS]
         kernels.append(_product("bias", "bf16", width, ATOMIC=True))
@@ -53,7 +54,7 @@ def shipped() -> list[ShippedKernel]:
     return kernels
 
 
-def _product(kernel: Kernel, dtype: str, width: int, **differently: bool) -> ShippedKernel:
+def _product(kernel: Kernel, dtype: str, width: int, **differently: bool | str) -> ShippedKernel:
     tile = tile_of(kernel, 4 if dtype == "fp32" else 2, width)
     constants = {
         "SCALE": width**-0.5,
@@ -76,7 +77,7 @@ def _product(kernel: Kernel, dtype: str, width: int, **differently: bool) -> Shi
         divisible_by_16=("positions",),
         num_warps=tile.warps,
         num_stages=tile.stages,
-        matrix_units=dtype != "fp32",
+        matrix_units=dtype != "fp32" or constants["PRECISION"] == "tf32",
     )
 
 
@@ -96,7 +97,7 @@ def _small(name: str, function: Any, **differently: bool) -> ShippedKernel:  # n
     )
 
 
-def _name(start: str, differently: Mapping[str, bool]) -> str:
+def _name(start: str, differently: Mapping[str, bool | str]) -> str:
     """`window_attention forward bf16 d16`, and what is not as usual: `SINK=False`."""
     return " ".join(["window_attention", start, *(f"{k}={v}" for k, v in differently.items())])
 
