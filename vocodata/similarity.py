@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from vocodata.landmarks import Landmarks
 
-MIN_AGREEING = ((2_000, 2), (50_000, 3), (2**62, 4))
+MIN_AGREEING = ((2_000, 2), (2**62, 3))
 """Up to so many scans, shared words that must agree on one turn and shift for an alignment: by
 chance more agree the more pairs there are, and an alignment takes milliseconds."""
 CLEAR_MATCHES, CLEAR_SHARE = 9, 0.25

@@ -86,7 +86,7 @@ def vote(
                 words.ends_SW2[other],
                 points.place_N3[first_S[other] :],
             ):
-                pairs.append((one, np.int64(other)))
+                pairs.append((one, int(other)))
             votes[other] = 0
         for w in range(WORDS):
             slots[words_SW[one, w] & _SLOT_BITS] = -1

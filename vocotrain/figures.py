@@ -1,25 +1,19 @@
-"""Pictures of volumes: the slices a radiologist expects, as PNG bytes.
+"""Pictures of volumes with their size in the patient, and labels drawn on them.
 
-Axial slices are seen from the feet: the patient's right is on the image's left, the front is
-up. Coronal slices are seen from the front, sagittal ones from the left with the front at the
-image's left; the head is up in both. X, Y, Z voxels are RAS, so the three views are flips and
-transposes, written once here.
+Which way a slice is seen, and its PNG bytes, are those of vocodata/pictures.py.
 """
 
-import base64
-import struct
-import zlib
 from dataclasses import dataclass
-from typing import Final, Literal, TypeVar
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vocodata.geometry import Spacing
+from vocodata.pictures import PLANES as PLANES
+from vocodata.pictures import Plane, data_uri, grey, view
+from vocodata.pictures import middle as middle
 
-T = TypeVar("T", bound=np.generic)
-Plane = Literal["axial", "coronal", "sagittal"]
-PLANES: Final[tuple[Plane, ...]] = ("axial", "coronal", "sagittal")
 # Letters at the left and right edge of the picture: Right, Left, Anterior, Posterior.
 EDGE_LETTERS: Final[dict[Plane, tuple[str, str]]] = {
     "axial": ("R", "L"),
@@ -52,35 +46,7 @@ class Picture:
 
     def data_uri(self) -> str:
         """The picture as a `data:` address, so that a page needs no second file."""
-        return "data:image/png;base64," + base64.b64encode(png(self.pixels)).decode("ascii")
-
-
-def view(volume_XYZ: NDArray[T], plane: Plane, index: int) -> NDArray[T]:
-    """One slice with rows from top to bottom and columns from left to right of the picture.
-
-    Args:
-        volume_XYZ: Voxels in RAS: x grows to the patient's right, y to the front, z to the head.
-        plane: Which of the three planes.
-        index: Slice number along z, y or x.
-    """
-    if plane == "axial":
-        return volume_XYZ[::-1, ::-1, index].T
-    if plane == "coronal":
-        return volume_XYZ[::-1, index, ::-1].T
-    return volume_XYZ[index, ::-1, ::-1].T
-
-
-def middle(shape_XYZ: tuple[int, int, int], plane: Plane) -> int:
-    """Number of the middle slice."""
-    return shape_XYZ[{"axial": 2, "coronal": 1, "sagittal": 0}[plane]] // 2
-
-
-def grey(hu: NDArray[np.generic], window_hu: tuple[float, float]) -> NDArray[np.uint8]:
-    """HU to grey: the window's low end black, its high end white."""
-    low, high = window_hu
-    share = np.clip((hu.astype(np.float32) - low) / (high - low), 0.0, 1.0)
-    shown: NDArray[np.uint8] = np.rint(share * 255.0).astype(np.uint8)
-    return shown
+        return data_uri(self.pixels)
 
 
 def slice_picture(
@@ -130,29 +96,6 @@ def overlay_picture(
     edge = _outline(large_labels)
     large[edge] = _colours(large_labels)[edge]
     return Picture(large, picture.width_mm, picture.height_mm, picture.edges)
-
-
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    """A PNG file of grey (rows, columns) or RGB (rows, columns, 3) pixels.
-
-    >>> png(np.zeros((2, 3), dtype=np.uint8))[1:4]
-    b'PNG'
-    """
-    rows, columns = pixels.shape[:2]
-    colour_type = 0 if pixels.ndim == 2 else 2
-    header = struct.pack(">IIBBBBB", columns, rows, 8, colour_type, 0, 0, 0)
-    lines = np.ascontiguousarray(pixels).reshape(rows, -1)
-    # Each line says how it was filtered; 2 is "difference from the line above".
-    difference = np.diff(lines, axis=0, prepend=np.zeros_like(lines[:1]))
-    marked = np.concatenate([np.full((rows, 1), 2, np.uint8), difference], axis=1)
-    body = zlib.compress(marked.tobytes(), 9)
-    parts = (_chunk(b"IHDR", header), _chunk(b"IDAT", body), _chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    checksum = zlib.crc32(kind + body)
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
 
 
 def _picture(pixels: NDArray[np.uint8], plane: Plane, spacing_mm: Spacing) -> Picture:

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from vocodata.geometry import Size
+from vocodata.pictures import view
 from vocodata.store import open_store
 from vocotrain.charts import Line, line_chart
 from vocotrain.device import chosen_precision
 from vocotrain.errors import CheckpointError
-from vocotrain.figures import LABEL_RGB, Picture, overlay_picture, slice_picture, view
+from vocotrain.figures import LABEL_RGB, Picture, overlay_picture, slice_picture
 from vocotrain.finetuning import RESULTS_NAME
 from vocotrain.labelled_scans import label_classes, to_classes
 from vocotrain.report_page import ChartCard, FinetuneCard, Legend, Panel

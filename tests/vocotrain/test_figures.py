@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from vocodata.geometry import Spacing
-from vocotrain.figures import LABEL_RGB, grey, middle, overlay_picture, png, slice_picture, view
+from vocodata.pictures import grey, png, view
+from vocotrain.figures import LABEL_RGB, middle, overlay_picture, slice_picture
 
 SPACING = Spacing(1.0, 2.0, 3.0)
 WINDOW = (0.0, 255.0)
