@@ -8,7 +8,7 @@ from vocotrain.bench_kernels.chart import write_chart
 from vocotrain.bench_kernels.document import Document, Row
 from vocotrain.bench_kernels.jobs import Job, Peer, Work
 from vocotrain.bench_kernels.limits import Limits
-from vocotrain.bench_kernels.running import run_job
+from vocotrain.bench_kernels.running import planned_jobs, run_job
 from vocotrain.bench_kernels.timing import ProcessorClock
 
 TINY = resolve_settings(
@@ -164,6 +164,30 @@ def test_each_job_is_announced():
     assert [event.step for event in heard] == [0, 0, 1, 2, 3, 4]
     assert heard[1].values["now"] == "tiny 16^3 stage 1"
     assert heard[-1].step == heard[-1].total
+
+
+def test_a_gpu_runs_every_stage_of_b_l_and_h_at_both_crops(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    names = [name for name, _ in planned_jobs(resolve_settings())]
+    stages = [
+        f"{size} {crop}^3 stage {stage}"
+        for size in ("B", "L", "H")
+        for crop in (64, 96)
+        for stage in (1, 2, 3, 4)
+    ]
+    assert names[:24] == stages
+    assert [name.split()[0] for name in names[24:]] == ["voco_loss", "crop_similarity", "cut_crops"]
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_measured_with_its_memory():
+    settings = resolve_settings(
+        device="cuda", sizes=("B",), crops_vox=(32,), stages=(3,), maps=2, repeats=2, is_quick=True
+    )
+    document = bench_kernels(settings)
+    assert document.wrong == []
+    assert {"speed", "memory"} == {row.metric_name for row in document.rows}
+    assert all(row.y_value_50 > 0 for row in document.rows)
 
 
 def test_the_table_has_a_line_for_each_that_was_timed(document):
