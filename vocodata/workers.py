@@ -110,6 +110,8 @@ def joined(scheduler: str, workers: int, tell: Callable[[str], None]) -> Iterato
 
     with dask.config.set(_DASK_SETTINGS), _connected(scheduler) as client:
         known = [worker for _, worker in workers_of(client)]
+        if not known:
+            tell("The scheduler has no workers yet; waiting for some.")
         declares = bool(known) and all(MEMORY in worker["resources"] for worker in known)
         threads = sum(worker["nthreads"] for worker in known)
         shares = [room_of(worker) // worker["nthreads"] for worker in known]

@@ -172,6 +172,22 @@ def test_a_scheduler_that_does_not_answer_is_told(monkeypatch):
         assert caught.value.exit_code == 4
 
 
+def test_a_scheduler_without_workers_is_told():
+    def task(job, _):
+        return job
+
+    said = []
+    with LocalCluster(n_workers=0, dashboard_address=None) as cluster:
+
+        def tell(text):
+            said.append(text)
+            cluster.scale(1)
+
+        address = cluster.scheduler_address
+        assert sorted(_run(task, range(3), scheduler=address, tell=tell)) == [0, 1, 2]
+    assert said[0] == "The scheduler has no workers yet; waiting for some."
+
+
 def test_a_scheduler_that_goes_away_is_told():
     def task(job, _):
         time.sleep(0.2)
@@ -239,6 +255,8 @@ def test_a_job_that_kills_the_workers_of_others_is_given_up_too(started_schedule
         with (tmp_path / f"run-{job}").open("a") as file:
             file.write("x")
         if job == 2:
+            # A worker that dies while it starts is not started again by its nanny.
+            time.sleep(2)
             os.kill(os.getpid(), signal.SIGKILL)
         return job
 
