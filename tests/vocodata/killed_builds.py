@@ -3,10 +3,12 @@
     python killed_builds.py moments MANIFEST OUT KILLS SEED    SIGKILL at random moments
     python killed_builds.py steps MANIFEST OUT                 SIGKILL at each write in turn
     python killed_builds.py workers MANIFEST OUT               SIGKILL the build, then a worker
+    python killed_builds.py full MANIFEST OUT                  no room from each write on, in turn
 
 Each ends with a build that is left alone, and prints as JSON how many were killed.
 """
 
+import errno
 import json
 import os
 import pathlib
@@ -18,6 +20,7 @@ import time
 import traceback
 
 from vocodata.building import build
+from vocodata.errors import DiskFullError
 
 
 def _in_child(action):
@@ -104,6 +107,46 @@ def steps(manifest, out):
     raise AssertionError
 
 
+def _full_from(step):
+    """Let the disk be full from this process's `step`-th write on: folders, files, renames."""
+    left = [step]
+
+    def counted(real):
+        def call(*arguments, **options):
+            left[0] -= 1
+            if left[0] <= 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(*arguments, **options)
+
+        return call
+
+    os.fsync = counted(os.fsync)
+    pathlib.Path.replace = counted(pathlib.Path.replace)
+    pathlib.Path.mkdir = counted(pathlib.Path.mkdir)
+
+
+def full(manifest, out):
+    """Each run finds no room one write later; each must say so, and leave nothing half-written."""
+    build(manifest, f"{out}.whole", workers=0)
+    for step in range(1, 10_000):
+
+        def filling(step=step):
+            _full_from(step)
+            try:
+                build(manifest, out, workers=0, resume=True)
+            except DiskFullError as error:
+                told, half = error.detail, list(pathlib.Path(out).rglob("*.tmp-*"))
+            else:
+                return
+            assert "Free space or give another --out" in told
+            assert not half
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        if not _killed(_in_child(filling)):
+            return {"killed": step - 1}
+    raise AssertionError
+
+
 def _children_of(pid):
     """Worker processes that a build has started."""
     tasks = pathlib.Path(f"/proc/{pid}/task").glob("*/children")
@@ -136,6 +179,6 @@ def workers(manifest, out):
 
 if __name__ == "__main__":
     mode, manifest_path, out_path, *numbers = sys.argv[1:]
-    modes = {"moments": moments, "steps": steps, "workers": workers}
+    modes = {"moments": moments, "steps": steps, "workers": workers, "full": full}
     result = modes[mode](manifest_path, out_path, *map(int, numbers))
     sys.stdout.write(json.dumps(result))

@@ -50,6 +50,13 @@ def test_killed_at_every_write_in_turn(make_sources, tmp_path, tree):
     _assert_whole(manifest, out, tmp_path, tree)
 
 
+def test_no_room_at_every_write_in_turn(make_sources, tmp_path, tree):
+    manifest = make_sources(1, size=(24, 22, 20), labels=True)
+    out = tmp_path / "ct.zarr"
+    assert _run("full", manifest, out)["killed"] > 20
+    _assert_whole(manifest, out, tmp_path, tree)
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds workers through /proc")
 def test_killed_with_its_workers_and_then_one_of_them(make_sources, tmp_path, tree):
     manifest = make_sources(10, size=(24, 22, 20))
