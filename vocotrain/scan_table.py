@@ -9,7 +9,7 @@ import difflib
 import fnmatch
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,14 +17,15 @@ from vocodata.geometry import Size, Spacing
 from vocotrain.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from vocodata.store import Store
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ScanRow:
     """What planning and the bill of materials know of one scan.
 
@@ -86,7 +87,7 @@ def read_scan_table(store: Store, field_vox: Size) -> ScanTable:
     A squeezed whole-scan field serves as the sample if it has exactly the field's size; at any
     other size windows of the scan are taken, as for the presets that do not squeeze.
     """
-    return ScanTable(tuple(_row(store, scan_id, field_vox) for scan_id in store.ids()))
+    return ScanTable(tuple(_rows(store.catalog(), field_vox)))
 
 
 def split_holdout(
@@ -119,19 +120,29 @@ def split_holdout(
     return ScanTable(train), ScanTable(tuple(row for row in left if row.id in held))
 
 
-def _row(store: Store, scan_id: str, field_vox: Size) -> ScanRow:
-    row = store.row(scan_id)
-    squeezed = row.field_shape_xyz == tuple(field_vox)
-    return ScanRow(
-        id=row.id,
-        shape_XYZ=field_vox if squeezed else Size(*row.shape_xyz),
-        spacing_mm=Spacing(*row.spacing_mm),
-        window_hu=row.window_hu,
-        weight=row.weight,
-        is_squeezed=squeezed,
-        licence=row.licence,
-        digest=row.digest,
+def _rows(catalog: pa.Table, field_vox: Size) -> Iterator[ScanRow]:
+    """The rows of a catalogue, a column at a time: scan by scan, 160,000 take 14 s."""
+    field_shapes = catalog.column("field_shape_xyz").to_pylist()
+    squeezed = [shape == list(field_vox) for shape in field_shapes]
+    shapes = map(Size, *_numbers(catalog, "shape_xyz", 3))
+    return map(
+        ScanRow,
+        catalog.column("id").to_pylist(),
+        [field_vox if is_it else shape for is_it, shape in zip(squeezed, shapes, strict=True)],
+        map(Spacing, *_numbers(catalog, "spacing_mm", 3)),
+        zip(*_numbers(catalog, "window_hu", 2), strict=True),
+        catalog.column("weight").to_pylist(),
+        squeezed,
+        catalog.column("licence").to_pylist(),
+        catalog.column("digest").to_pylist(),
     )
+
+
+def _numbers(catalog: pa.Table, name: str, count: int) -> list[list[Any]]:
+    """A column of `count` numbers each, as so many columns."""
+    flat = catalog.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    columns: list[list[Any]] = flat.reshape(-1, count).T.tolist()
+    return columns
 
 
 def _matching(table: ScanTable, pattern: str) -> list[str]:

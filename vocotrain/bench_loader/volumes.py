@@ -49,7 +49,7 @@ def ct_like(seed: int, size: Size) -> NDArray[np.int16]:
 def write_all(folder: Path, volumes: list[NDArray[np.int16]], *, is_quick: bool) -> None:
     """Write the volumes for all readers, and wait until they are on the disk."""
     for codec in CODECS:
-        _write_store(store_path(folder, codec), volumes, codec)
+        write_store(store_path(folder, codec), volumes, codec)
     for number, data in enumerate(volumes):
         as_float = np.ascontiguousarray(data, dtype=np.float32)
         torch.save(torch.from_numpy(as_float), folder / f"{number}.pt")
@@ -69,7 +69,8 @@ def scan_id(number: int) -> str:
     return f"made/{number}"
 
 
-def _write_store(root: Path, volumes: list[NDArray[np.int16]], codec: str) -> None:
+def write_store(root: Path, volumes: list[NDArray[np.int16]], codec: str) -> None:
+    """A store of volumes that no build has made."""
     rows = []
     for number, data in enumerate(volumes):
         volume = Volume(data, np.diag([_SPACING_MM] * 3 + [1.0]))
