@@ -26,7 +26,7 @@ from vocodata.errors import (
     StoreError,
     StoreExistsError,
 )
-from vocodata.executor import Lost, Needs, run_dask, run_inline, usable_cores
+from vocodata.executor import Lost, Needs, run_dask, run_inline, usable_workers
 from vocodata.forecast import expect
 from vocodata.identifiers import Salt, take_salt
 from vocodata.job import Outcome, ScanJob, killed, run_job, too_large
@@ -75,7 +75,8 @@ def build(
     Args:
         manifest: The sources, or the file that names them.
         out: Folder of the store, or an `s3://` URL.
-        workers: Processes; 0 works in this one without Dask, None takes the cores at hand.
+        workers: Processes; 0 works in this one without Dask, None takes the cores at hand, as far
+                as memory allows.
         scheduler: Address of a running Dask scheduler, instead of processes here.
         resume: Go on with what is there: scans done by the same recipe stay.
         overwrite: Throw away what is there.
@@ -239,7 +240,7 @@ class _Run:
         jobs = self.plan.jobs
         if not jobs:
             return
-        wanted = min(usable_cores(), len(jobs)) if workers is None else workers
+        wanted = usable_workers(len(jobs)) if workers is None else workers
         results: Iterator[Outcome | Needs[ScanJob] | Lost[ScanJob]]
         if scheduler is None and (wanted == 0 or (workers is None and wanted == 1)):
             results = run_inline(run_job, jobs, should_stop=stop.is_set)

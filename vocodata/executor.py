@@ -50,6 +50,8 @@ DEATHS = 3
 """Workers that may die of a job before it is given up."""
 WINDOW = 4
 """Futures in flight for each thread of a worker."""
+USUAL_BYTES = 600 << 20
+"""What all but few scans fit in: 512 x 512 x 600 as int16."""
 
 
 class Lost(NamedTuple, Generic[Job]):
@@ -84,6 +86,12 @@ class _Held:
 def usable_cores() -> int:
     """Cores this process may run on, which a container or a batch system may have limited."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usable_workers(jobs: int) -> int:
+    """Workers to start unless told otherwise: one a core, but with room for a usual scan each."""
+    fitting = usable_memory() // limit_for(USUAL_BYTES)
+    return max(1, min(usable_cores(), fitting, jobs))
 
 
 def run_inline(

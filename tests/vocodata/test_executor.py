@@ -15,7 +15,15 @@ from distributed import LocalCluster
 
 from vocodata import executor, workers
 from vocodata.errors import SchedulerError
-from vocodata.executor import Lost, Needs, fewer_workers, run_dask, run_inline, usable_cores
+from vocodata.executor import (
+    Lost,
+    Needs,
+    fewer_workers,
+    run_dask,
+    run_inline,
+    usable_cores,
+    usable_workers,
+)
 from vocodata.memory import PROCESS_BYTES, room_bytes
 
 GIB = 1 << 30
@@ -270,3 +278,13 @@ def test_a_job_that_kills_the_workers_of_others_is_given_up_too(started_schedule
 
 def test_there_is_a_core_to_work_with():
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+def test_workers_are_no_more_than_cores_scans_or_memory_allow(monkeypatch):
+    monkeypatch.setattr(executor, "usable_cores", lambda: 16)
+    monkeypatch.setattr(executor, "usable_memory", lambda: 64 * GIB)
+    assert (usable_workers(999), usable_workers(3), usable_workers(0)) == (16, 3, 1)
+    monkeypatch.setattr(executor, "usable_memory", lambda: 8 * GIB)
+    assert usable_workers(999) == 7
+    monkeypatch.setattr(executor, "usable_memory", lambda: GIB)
+    assert usable_workers(999) == 1
