@@ -10,15 +10,18 @@ Shape letters: B volumes, X Y Z tokens, C channels.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from vocodata.geometry import Size
 from vocotrain import ops
 from vocotrain.models.blocks import EncoderBlock, run
+from vocotrain.models.token_mlp import token_mlp
 
 if TYPE_CHECKING:
     from vocotrain.sizes import Merging, ModelSize
@@ -26,7 +29,9 @@ if TYPE_CHECKING:
 TABLE_STD = 0.02
 """Standard deviation of a fresh bias table, truncated at 2, as in MONAI."""
 
-NEIGHBOURS: dict[Merging, tuple[tuple[int, int, int], ...]] = {
+Offset = tuple[int, int, int]
+
+NEIGHBOURS: dict[Merging, tuple[Offset, ...]] = {
     "octants": (
         (0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1)
     ),
@@ -132,7 +137,7 @@ class SwinBlock(nn.Module):
     def forward(self, x_BXYZC: Tensor) -> Tensor:
         """Map to map."""
         x_BXYZC = x_BXYZC + self.attn(self.norm1(x_BXYZC))
-        y_BXYZC: Tensor = x_BXYZC + self.mlp(self.norm2(x_BXYZC))
+        y_BXYZC: Tensor = self.mlp(x_BXYZC, self.norm2)
         return y_BXYZC
 
 
@@ -178,10 +183,14 @@ class Mlp(nn.Module):
         self.linear1 = nn.Linear(width, hidden)
         self.linear2 = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Last axis to last axis."""
-        y: Tensor = self.linear2(functional.gelu(self.linear1(x)))
-        return y
+    def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """Tokens, and what becomes of them after a norm, added up."""
+        return token_mlp(
+            x,
+            (norm.weight, norm.bias),
+            (self.linear1.weight, self.linear1.bias),
+            (self.linear2.weight, self.linear2.bias),
+        )
 
 
 class PatchMerging(nn.Module):
@@ -197,9 +206,40 @@ class PatchMerging(nn.Module):
     def forward(self, x_BXYZC: Tensor) -> Tensor:
         """Map to a map of half the side; an odd side is padded with zeros at the end."""
         x_BXYZC = _padded(x_BXYZC, 2)
-        neighbours = torch.cat([x_BXYZC[:, i::2, j::2, k::2] for i, j, k in self.offsets], dim=-1)
+        neighbours: Tensor = _Neighbours.apply(x_BXYZC, self.offsets)  # type: ignore[no-untyped-call]  # torch's apply
         y: Tensor = self.reduction(self.norm(neighbours))
         return y
+
+
+class _Neighbours(torch.autograd.Function):
+    """Every second voxel along each axis, eight times, joined as channels.
+
+    The gradient is written in its place once; torch's fills a map with zeros for each of the eight.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_BXYZC: Tensor, offsets: tuple[Offset, ...]) -> Tensor:  # noqa: ANN401 (torch's context)
+        ctx.shape, ctx.offsets = x_BXYZC.shape, offsets
+        return torch.cat([_every_second(x_BXYZC, offset) for offset in offsets], dim=-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 (torch's context)
+        grad_x = grad.new_empty(ctx.shape)
+        missing = set(itertools.product((0, 1), repeat=3))
+        for offset, part in zip(ctx.offsets, grad.chunk(8, dim=-1), strict=True):
+            target = _every_second(grad_x, offset)
+            # `doubled` joins two of the neighbours twice, and two never
+            target.copy_(part) if offset in missing else target.add_(part)
+            missing.discard(offset)
+        for i, j, k in missing:
+            _every_second(grad_x, (i, j, k)).zero_()
+        return grad_x, None
+
+
+def _every_second(x_BXYZC: Tensor, offset: Offset) -> Tensor:
+    i, j, k = offset
+    return x_BXYZC[:, i::2, j::2, k::2]
 
 
 def relative_positions(window: Size) -> Tensor:

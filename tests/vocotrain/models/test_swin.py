@@ -41,3 +41,15 @@ def test_a_position_index_is_the_row_of_the_offset():
     for (q, a), (k, b) in itertools.product(enumerate(places), repeat=2):
         x, y, z = (i - j + side - 1 for i, j, side in zip(a, b, window, strict=True))
         assert index[q, k] == (x * 5 + y) * 7 + z
+
+
+@pytest.mark.parametrize("merging", ["octants", "doubled"])
+def test_the_gradient_of_a_merging_is_that_of_slices_joined(merging):
+    module = PatchMerging(3, merging=merging).double()
+    x = torch.randn(2, 4, 6, 2, 3, dtype=torch.float64, requires_grad=True)
+    y = module(x)
+    slices = torch.cat([x[:, i::2, j::2, k::2] for i, j, k in NEIGHBOURS[merging]], dim=-1)
+    expected = module.reduction(module.norm(slices))
+    assert torch.equal(y, expected)
+    (grad,), (wanted,) = (torch.autograd.grad(out.sin().sum(), x) for out in (y, expected))
+    torch.testing.assert_close(grad, wanted, rtol=0, atol=1e-14)
