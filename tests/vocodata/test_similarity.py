@@ -44,13 +44,13 @@ def everything(volume):
 
 @pytest.fixture(scope="module")
 def strangers():
-    return [find_landmarks(body(seed)) for seed in range(100, 112)]
+    return [find_landmarks(body(seed)) for seed in range(100, 108)]
 
 
 @pytest.mark.parametrize("edit", [spaced, mirrored, swapped, cut, clipped, lossy, everything])
 def test_an_edited_copy_is_found_among_strangers(edit, strangers):
     scans = [*strangers, find_landmarks(body(7)), find_landmarks(edit(body(7)))]
-    assert [match[:2] for match in find_matches(scans)] == [(12, 13)]
+    assert [match[:2] for match in find_matches(scans)] == [(8, 9)]
 
 
 def test_landmarks_survive_being_packed_and_are_few(strangers):
@@ -98,15 +98,15 @@ def test_the_number_of_threads_changes_nothing(strangers, monkeypatch):
     scans = [*strangers, find_landmarks(body(7)), find_landmarks(everything(body(7)))] * 6
     monkeypatch.setattr("vocodata.similarity._BLOCK_SCANS", 10)
     one, three = (candidates(scans, threads=threads) for threads in (1, 3))
-    assert len(one) > 14 * 6 * 5 // 2 - 1
+    assert len(one) > 10 * 6 * 5 // 2 - 1
     assert np.array_equal(one, three)
 
 
-def test_progress_ends_where_all_pairs_are_done(strangers):
+def test_progress_ends_where_all_pairs_are_done(strangers, monkeypatch):
+    monkeypatch.setattr("vocodata.similarity._BLOCK_PAIRS", 4)
     told = []
-    scans = [strangers[0]] * 12
-    find_matches(scans, on_progress=lambda done, every: told.append((done, every)))
-    assert told == [(64, 66), (66, 66)]
+    find_matches([strangers[0]] * 4, on_progress=lambda done, every: told.append((done, every)))
+    assert told == [(4, 6), (6, 6)]
 
 
 def test_words_are_the_smallest_of_all_pairs_each_once():
