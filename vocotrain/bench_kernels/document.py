@@ -76,14 +76,6 @@ class Document:
         """Implementations whose results differ."""
         return [absence for absence in self.absent if absence.is_wrong]
 
-    def median(self, x_value: str, provider: str, mode: str, metric: str = "speed") -> float | None:
-        """One number, or None if it was not measured."""
-        for row in self.rows:
-            key = (row.x_value, row.kernel_provider, row.kernel_operation_mode, row.metric_name)
-            if key == (x_value, provider, mode, metric):
-                return row.y_value_50
-        return None
-
 
 def rows_of(
     job: Job,

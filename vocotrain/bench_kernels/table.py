@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
+
+from vocotrain.bench_kernels.timing import MODES
 
 if TYPE_CHECKING:
     from vocotrain.bench_kernels.document import Document, Row
 
-HEADER = (
-    "case", "provider", "forward ms", "backward ms", "full ms", "spread", "ratio", "processor ratio"
-)  # fmt: skip
+    Found = dict[tuple[str, str, str, str], Row]
 
 
 def table(document: Document) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and lines; `ratio` is the first peer's full time over this one's."""
+    """Header and lines.
+
+    `ratio` is the first peer's time over this one's, there and back or, where there is no way back,
+    forward; a processor has one more of the threads' time, a GPU the peak of its memory. `share` is
+    the larger share of what the device copies or multiplies in that time.
+    """
+    found: Found = {
+        (row.x_value, row.kernel_provider, row.kernel_operation_mode, row.metric_name): row
+        for row in document.rows
+    }
+    has_memory = any(metric == "memory" for *_, metric in found)
+    last = "memory MB" if has_memory else "processor ratio"
+    header = (
+        "case",
+        "provider",
+        *(f"{mode} ms" for mode in MODES),
+        "spread",
+        "ratio",
+        last,
+        "share",
+    )
     firsts: dict[str, str] = {}
     lines = []
-    for row in document.rows:
-        x, provider = row.x_value, row.kernel_provider
-        first = firsts.setdefault(x, provider)
-        if (row.kernel_operation_mode, row.metric_name) != ("forward", "speed"):
-            continue
-        medians = [document.median(x, provider, mode) for mode in ("forward", "backward", "full")]
-        whole = "full" if medians[2] else "forward"
+    for case, provider in dict.fromkeys((case, provider) for case, provider, *_ in found):
+        first = firsts.setdefault(case, provider)
+        mode = "full" if (case, provider, "full", "speed") in found else "forward"
+        row = found[case, provider, mode, "speed"]
+        times = [found.get((case, provider, one, "speed")) for one in MODES]
+        memory = found.get((case, provider, mode, "memory"))
         lines.append(
             (
-                x,
+                case,
                 provider,
-                *map(_number, medians),
-                _spread(document, row, whole),
-                _ratio(document, row, first, whole, "speed"),
-                _ratio(document, row, first, whole, "processor"),
+                *map(_median, times),
+                f"{(row.y_value_80 - row.y_value_20) / row.y_value_50:.0%}",
+                _ratio(found, (case, mode, "speed"), first, provider),
+                _median(memory)
+                if has_memory
+                else _ratio(found, (case, mode, "processor"), first, provider),
+                _share(row),
             )
         )
-    return HEADER, lines
+    return header, lines
 
 
 def not_timed(document: Document) -> list[tuple[str, str]]:
@@ -42,22 +65,18 @@ def not_timed(document: Document) -> list[tuple[str, str]]:
     return list(reasons)
 
 
-def _spread(document: Document, row: Row, mode: str) -> str:
-    """Width of the middle three fifths over the median."""
-    for other in document.rows:
-        if (other.x_value, other.kernel_provider) == (row.x_value, row.kernel_provider) and (
-            other.kernel_operation_mode,
-            other.metric_name,
-        ) == (mode, "speed"):
-            return f"{(other.y_value_80 - other.y_value_20) / other.y_value_50:.0%}"
-    return ""
+def _median(row: Row | None) -> str:
+    return "" if row is None else f"{row.y_value_50:.4g}"
 
 
-def _ratio(document: Document, row: Row, first: str, mode: str, metric: str) -> str:
-    theirs = document.median(row.x_value, first, mode, metric)
-    ours = document.median(row.x_value, row.kernel_provider, mode, metric)
-    return f"{theirs / ours:.2f}x" if theirs and ours else ""
+def _ratio(found: Found, place: tuple[str, str, str], first: str, provider: str) -> str:
+    case, mode, metric = place
+    theirs = found.get((case, first, mode, metric))
+    ours = found.get((case, provider, mode, metric))
+    return f"{theirs.y_value_50 / ours.y_value_50:.2f}x" if theirs and ours else ""
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def _share(row: Row) -> str:
+    notes = json.loads(row.extra_benchmark_config_str)
+    shares = [notes[key] for key in notes if key.startswith("share_of")]
+    return f"{max(shares):.0%}" if shares else ""

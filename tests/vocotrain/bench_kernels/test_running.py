@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -196,7 +197,16 @@ def test_the_table_has_a_line_for_each_that_was_timed(document):
     assert {(line[0], line[1]) for line in lines} == timed
     assert {len(line) for line in lines} == {len(header)}
     first = next(line for line in lines if line[1] == "monai")
-    assert first[6:] == ("1.00x", "1.00x")
+    assert first[6:8] == ("1.00x", "1.00x")
+    assert all(line[8].endswith("%") for line in lines)
+
+
+def test_a_gpu_has_memory_where_a_processor_has_its_own_ratio(document):
+    plain = next(row for row in document.rows if row.kernel_operation_mode == "full")
+    memory = replace(plain, metric_name="memory", metric_unit="MB", y_value_50=123.0)
+    speed = replace(plain, metric_name="speed")
+    header, (line,) = table(replace(document, rows=(speed, memory)))
+    assert dict(zip(header, line, strict=True))["memory MB"] == "123"
 
 
 def test_what_was_not_timed_is_said_once(document):
