@@ -65,7 +65,11 @@ def upload(s3):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Files of `server.folder` by GET, with ranges; `server.faults` are answered first."""
+    """Files of `server.folder` by GET, with ranges.
+
+    `server.faults` are answered first; whole answers end early after so many bytes as
+    `server.cuts` says, those of ranges as `server.range_cuts`.
+    """
 
     def do_GET(self):
         path, _, query = self.path.partition("?")
@@ -86,7 +90,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _send(self, data):
         stretch = self.headers.get("Range", "").removeprefix("bytes=")
+        cuts = self.server.range_cuts
         if not stretch or not self.server.knows_ranges:
+            cuts = self.server.cuts
             self.send_response(200)
         else:
             start, stop = stretch.split("-")
@@ -95,7 +101,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             data = data[int(start) : int(stop) + 1 if stop else None]
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        cut = self.server.cuts.pop(0) if self.server.cuts else None
+        cut = cuts.pop(0) if cuts else None
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.wfile.write(data[:cut])
         if cut is not None:
@@ -111,7 +117,8 @@ def web(tmp_path):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.folder = tmp_path / "www"
     server.folder.mkdir()
-    server.faults, server.cuts, server.seen, server.count = [], [], [], Counter()
+    server.faults, server.seen, server.count = [], [], Counter()
+    server.cuts, server.range_cuts = [], []
     server.knows_ranges = True
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)

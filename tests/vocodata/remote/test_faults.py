@@ -118,7 +118,8 @@ def test_a_scan_that_cannot_be_fetched_is_excluded_and_tried_again_on_resume(
     (row,) = report.excluded_rows
     assert "btcv/case1: the server does not let us read it after 6 attempts" in row.detail
     assert "s3://" not in row.detail
-    assert len(waits) == backoff.ATTEMPTS - 1
+    # Its header is asked for, then all of it.
+    assert len(waits) == 2 * (backoff.ATTEMPTS - 1)
     flaky.fault_of = lambda *_: None
     again = build(manifest, tmp_path / "ct.zarr", workers=0, resume=True)
     assert (again.stored, again.skipped_done) == (3, 2)
@@ -180,11 +181,21 @@ def test_a_web_server_may_fail_for_a_while(tmp_path, web, waits):
         tmp_path, f"{web.url}/btcv", layout="datalist", scans="list.json", images=None
     )
     (scan,) = find_scans(load_manifest(manifest))
-    web.faults, web.cuts = [503, "reset", 429, 200], [None, 1000]
+    web.faults, web.cuts = [503, "reset", 429], [1000]
     report = build(manifest, tmp_path / "ct.zarr", workers=0)
     assert report.stored == 1
     assert len(waits) == 4
     assert scan.packed.image[0].size == (web.folder / "btcv/images/case0.nii.gz").stat().st_size
+
+
+def test_an_answer_that_ends_early_is_asked_for_again(web, waits):
+    (web.folder / "a").write_bytes(bytes(range(200)))
+    path = as_path(f"{web.url}/a")
+    web.range_cuts, web.cuts = [10, 0], [10]
+    assert objects.read(path, 20, 120) == bytes(range(20, 120))
+    assert len(waits) == 2
+    assert objects.read(path) == bytes(range(200))
+    assert len(waits) == 3
 
 
 def test_without_its_library_a_bucket_is_refused_with_what_to_install(
