@@ -221,7 +221,7 @@ class _Run:
         if self.plan.jobs and known.get("recipe") != self.plan.recipe_digest:
             expected = asdict(expect(self.scans, self.codec))
             self.book.note("plan", json.dumps({"recipe": self.plan.recipe_digest, **expected}))
-            self.book.note("worker_bytes", "0")
+            self.worker_bytes = 0
 
     def _refuse_dropped_sources(self) -> None:
         """A source that is gone is rather a wrong manifest than a wish to delete its scans."""
@@ -259,9 +259,7 @@ class _Run:
     def _record(self, outcome: Outcome) -> None:
         job, row = outcome.job, outcome.row
         self.settled += 1
-        if outcome.worker_bytes > self.worker_bytes:
-            self.worker_bytes = outcome.worker_bytes
-            self.book.note("worker_bytes", str(self.worker_bytes))
+        self.worker_bytes = max(self.worker_bytes, outcome.worker_bytes)
         if row is not None:
             self.book.record_stored(job.scan, job.recipe, row, seconds=outcome.seconds)
             self.bytes_written += row.bytes
@@ -295,6 +293,7 @@ class _Run:
 
     def _publish(self) -> str:
         self.lock.prove()
+        self.book.note("worker_bytes", str(self.worker_bytes))
         weights = {scan.id: scan.weight for scan in self.scans}
         return publish(
             self.root,

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 LEDGER_VERSION = "1"
 STORED, EXCLUDED = "stored", "excluded"
 
+# A quota, other than a full disk, is a failed write to SQLite.
+_FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE"}
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS scans (
@@ -224,7 +227,7 @@ class Ledger:
             raise self._fault(error) from error
 
     def _fault(self, error: sqlite3.Error) -> LedgerError | DiskFullError:
-        if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
+        if getattr(error, "sqlite_errorname", "") in _FULL:
             msg = (
                 f"No room for the ledger {self.path}: {os.strerror(errno.ENOSPC)}. Free space or "
                 "give another --ledger, then build again with --resume."

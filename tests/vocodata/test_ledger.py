@@ -1,5 +1,6 @@
 """The ledger keeps what was settled, whatever happens to its process."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,20 @@ def test_a_full_disk_is_told_as_such(tmp_path):
         with pytest.raises(DiskFullError, match="No room for the ledger") as caught:
             book.record_excluded(_scan("a"), "r", "io_error", "x" * 50_000, seconds=0)
     assert caught.value.exit_code == 4
+
+
+def test_a_quota_is_told_as_a_full_disk(tmp_path):
+    # A limit on the size of a file stands for the quota: the kernel refuses the write.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Ledger(tmp_path / "l.sqlite") as book:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
+        try:
+            with pytest.raises(DiskFullError, match="No room for the ledger"):
+                book.record_excluded(_scan("a"), "r", "io_error", "x" * 90_000, seconds=0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        book.record_excluded(_scan("a"), "r", "io_error", "x", seconds=0)
+        assert book.counts()["excluded"] == 1
 
 
 def test_the_ledger_lies_beside_its_store():
