@@ -54,7 +54,7 @@ def _backward_op(
     window: Sequence[int],
     shift: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from vocokernels.window_attention.launch import backward
+    from vocokernels.window_attention.gradients.launch import backward
 
     saved = (qkv, bias_table, pad_qkv, out, lse)
     return backward(grad_out, *saved, _triple(window), _triple(shift))

@@ -16,6 +16,7 @@ from vocokernels.errors import BackendUnavailableError
 from vocokernels.window_attention import launch
 from vocokernels.window_attention.boxes import table_length
 from vocokernels.window_attention.gpu import _backward_op, _forward_op
+from vocokernels.window_attention.gradients import launch as gradients
 from vocokernels.window_attention.plan import pair_work, plan, row_work
 from vocokernels.window_attention.tiles import Tile
 
@@ -136,7 +137,7 @@ class Noted:
 
 def test_the_fixed_order_uses_no_atomics(monkeypatch):
     launches = []
-    monkeypatch.setattr(launch, "_bias_kernel", Noted(launch._bias_kernel, launches))
+    monkeypatch.setattr(gradients, "_bias_kernel", Noted(gradients._bias_kernel, launches))
     inputs, grad = inputs_of(NO_PADS)
     for ordered in (True, False):
         torch.use_deterministic_algorithms(mode=ordered)
@@ -147,8 +148,13 @@ def test_the_fixed_order_uses_no_atomics(monkeypatch):
 def test_programs_lie_in_one_line(monkeypatch):
     """The other axes of a grid end at 65,535: 5,000 maps of 24 heads are 120,000 programs."""
     launches = []
-    for name in ("_forward_kernel", "_query_kernel", "_key_kernel", "_bias_kernel"):
-        monkeypatch.setattr(launch, name, Noted(getattr(launch, name), launches))
+    for module, name in (
+        (launch, "_forward_kernel"),
+        (gradients, "_query_kernel"),
+        (gradients, "_key_kernel"),
+        (gradients, "_bias_kernel"),
+    ):
+        monkeypatch.setattr(module, name, Noted(getattr(module, name), launches))
     inputs, grad = inputs_of(NO_PADS)
     values_and_gradients(NO_PADS, inputs, grad)
     assert len(launches) == 4
