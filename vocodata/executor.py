@@ -255,11 +255,9 @@ def _pass(
     completed = dask_distributed().as_completed(
         [submit(job) for job in itertools.islice(waiting, WINDOW * pool.threads)],
         loop=pool.client.loop,
-        with_results=True,
-        raise_errors=False,
     )
-    for future, outcome in completed:
-        job, result = in_flight.pop(future.key), _result(future, outcome)
+    for future in completed:
+        job, result = in_flight.pop(future.key), _result(future)
         future.release()
         if not should_stop():
             for following in itertools.islice(waiting, 1):
@@ -285,13 +283,7 @@ def _alone(
     is_first = True
     while is_first or deaths < DEATHS:
         is_first = False
-        ((future, outcome),) = dask_distributed().as_completed(
-            [_submit(pool, task, job, room)],
-            loop=pool.client.loop,
-            with_results=True,
-            raise_errors=False,
-        )
-        result = _result(future, outcome)
+        result = _result(_submit(pool, task, job, room))
         if not isinstance(result, _Died):
             yield result
             return
@@ -316,18 +308,20 @@ class _Died(NamedTuple):
     deaths: int
 
 
-def _result(future: Any, outcome: Any) -> Any:  # noqa: ANN401 (whatever the task returns)
-    """What the task returned, or that its worker died; raises what the task raised."""
+def _result(future: Any) -> Any:  # noqa: ANN401 (whatever the task returns)
+    """What the task returned, or that its worker died; raises what the task raised.
+
+    Asked of each future by itself: `as_completed(with_results=True)` never yields one whose worker
+    dies between the end of the task and the fetching of its result.
+    """
     distributed = dask_distributed()
-    if future.status == "finished":
-        return outcome
-    error = outcome[1] if isinstance(outcome, tuple) else outcome
-    if isinstance(error, distributed.scheduler.KilledWorker):
+    try:
+        return future.result()
+    except distributed.scheduler.KilledWorker as error:
         return _Died(error.allowed_failures + 1)
-    if isinstance(error, distributed.client.FutureCancelledError):
+    except distributed.client.FutureCancelledError as error:
         msg = (
             "The Dask scheduler went away while scans were being built; expected it to stay. "
             "Start it again, then build again with --resume."
         )
         raise SchedulerError(msg) from error
-    raise error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import os
 import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,7 @@ def started(workers: int, limit_bytes: int, tell: Callable[[str], None]) -> Iter
     environment = {"distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT}
     has_dashboard = importlib.util.find_spec("bokeh") is not None
     with (
+        _kept_environment(),
         dask.config.set({**_DASK_SETTINGS, **environment}),
         distributed.LocalCluster(
             n_workers=workers,
@@ -101,6 +103,18 @@ def started(workers: int, limit_bytes: int, tell: Callable[[str], None]) -> Iter
     ):
         _tell_dashboard(client, tell, has_dashboard=has_dashboard)
         yield Pool(client, workers, room, room, declares=True)
+
+
+@contextlib.contextmanager
+def _kept_environment() -> Iterator[None]:
+    """Dask sets its workers' variables in this process too, and leaves them: one thread for all."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextlib.contextmanager

@@ -88,11 +88,12 @@ def test_jobs_are_taken_as_they_are_needed():
             pulled.append(job)
             yield job
 
-    results = []
+    results, before = [], dict(os.environ)
     for result in _run(lambda job, _: job, jobs()):
         results.append(result)
         assert len(pulled) <= executor.WINDOW + len(results)
     assert sorted(results) == pulled == list(range(40))
+    assert dict(os.environ) == before, "the workers' variables are theirs alone"
 
 
 def _large_task(folder, needed, job, room):
@@ -254,7 +255,8 @@ def test_a_scheduler_started_by_others_loses_a_worker_and_the_job_is_run_again(
     assert sorted(results) == list(range(6))
     assert (tmp_path / "run-2").stat().st_size >= 2
     dashboard = "Dask dashboard: http" if find_spec("bokeh") else "No Dask dashboard: it needs"
-    assert [text.startswith(dashboard) for text in said] == [True]
+    # The worker may have been late.
+    assert said[-1].startswith(dashboard)
 
 
 @pytest.mark.slow
