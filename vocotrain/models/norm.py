@@ -93,6 +93,8 @@ def before_activation(y: Tensor) -> Tensor:
 
 def gradient_before_activation(grad: Tensor, y: Tensor) -> Tensor:
     """Gradient of what went into the leaky ReLU that gave y, whose sign y still shows; fresh."""
+    # of a view of one number a channel torch would take one at a time where channels are few
+    grad = grad.contiguous()
     found: Tensor = torch.ops.aten.leaky_relu_backward(grad, y, NEGATIVE_SLOPE, True)  # noqa: FBT003 (the operator's own signature)
     return found
 

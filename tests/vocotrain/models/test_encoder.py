@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from vocotrain.errors import InputShapeError
+from vocotrain.models import encoder as encoder_module
 from vocotrain.models.encoder import VoCoEncoder
 from vocotrain.models.swin_unetr import SwinUNETR
 from vocotrain.sizes import ModelSize
@@ -97,6 +98,31 @@ def test_checkpointing_changes_no_gradient():
         model(x).square().sum().backward()
     for a, b in zip(plain.parameters(), saving.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)
+
+
+# the compiler makes an object of an autograd.Function, which torch itself warns of
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_it_compiles_in_one_graph_and_changes_no_bit():
+    model, x = VoCoEncoder(SMALL), torch.randn(2, 1, 16, 16, 16)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    found = []
+    for function in (model, compiled):
+        feature = function(x)
+        found.append(
+            [feature, *torch.autograd.grad(feature.square().sum(), list(model.parameters()))]
+        )
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_pooled_feature_sends_back_one_number_a_channel():
+    map_ = torch.randn(2, 3, 4, 5, 6, dtype=torch.float64, requires_grad=True)
+    feature = encoder_module._pooled(map_)
+    grad = torch.randn_like(feature)
+    (found,) = torch.autograd.grad(feature, map_, grad)
+    (wanted,) = torch.autograd.grad(map_.mean((1, 2, 3)), map_, grad)
+    torch.testing.assert_close(feature, map_.mean((1, 2, 3)))
+    torch.testing.assert_close(found, wanted)
+    assert found.stride()[1:4] == (0, 0, 0)
 
 
 def test_a_crop_of_which_one_voxel_is_left_is_refused_with_the_smallest_that_works():
