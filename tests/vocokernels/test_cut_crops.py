@@ -65,6 +65,36 @@ def test_half_turns_of_oblong_crops():
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.int16, torch.float32])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_fast_path_gives_the_bits_of_the_specification(dtype, threads):
+    fields = random_fields().to(dtype)
+    starts = random_starts(fields, 64, (5, 5, 5))
+    plan = {
+        "window_hu_B2": WINDOWS.double() + 0.1,
+        "flip_BN3": torch.rand(2, 64, 3) < 0.5,
+        "turns_BN": torch.randint(-4, 8, (2, 64)),
+        "shift_BN": torch.rand(2, 64, dtype=torch.float64) * 0.2 - 0.1,
+    }
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        fast = cut_crops(fields, starts, 5, **plan, backend="cpu")
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(fast, cut_crops(fields, starts, 5, **plan, backend="reference"))
+
+
+def test_a_gradient_of_the_field_is_given_where_one_is_wanted():
+    field = torch.rand(1, 4, 4, 4, requires_grad=True)
+    start = torch.tensor([[[1, 1, 1], [2, 2, 2]]])
+    cut_crops(field, start, 2, window_hu_B2=torch.tensor([[0.0, 1.0]])).sum().backward()
+    expected = torch.zeros(1, 4, 4, 4)
+    expected[:, 1:3, 1:3, 1:3] += 1
+    expected[:, 2:4, 2:4, 2:4] += 1
+    assert torch.equal(field.grad, expected)
+
+
 @pytest.mark.parametrize("turns", [-1, 3, 7])
 def test_turns_count_around_the_clock(turns):
     fields, starts = random_fields(), torch.zeros(2, 1, 3, dtype=torch.int64)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from vocokernels.backends import chosen_backend
+from vocokernels.cut_crops.cpu import cut_crops_cpu
 from vocokernels.cut_crops.reference import Augmentation, cut_crops_reference
 from vocokernels.errors import CropOutsideFieldError, DtypeError, ShapeError
 
@@ -34,8 +35,8 @@ def cut_crops(
         flip_BN3: True along each axis to mirror; None for no flips.
         turns_BN: Quarter turns in the x, y plane, x towards y; None for none.
         shift_BN: Added to each crop, in units of the window; None for nothing.
-        backend: See `vocokernels.backends`; reference and cpu are the same expression here;
-            triton gives the same numbers in one pass, and no gradient.
+        backend: See `vocokernels.backends`; all give the same bits. Only reference gives a
+            gradient, of a float32 field, and is taken where one is wanted.
 
     Returns:
         (B, N, 1, x, y, z) float32, contiguous.
@@ -61,6 +62,8 @@ def cut_crops(
         from vocokernels.cut_crops.kernel import cut_crops_triton
 
         return cut_crops_triton(field_BXYZ, start_BN3, size, window_hu_B2, plan)
+    if chosen == "cpu" and not field_BXYZ.requires_grad:
+        return cut_crops_cpu(field_BXYZ, start_BN3, size, window_hu_B2, plan)
     return cut_crops_reference(field_BXYZ, start_BN3, size, window_hu_B2, plan)
 
 
