@@ -1,10 +1,12 @@
 """What each Triton kernel takes on each GPU, from the compiler alone: no GPU needed.
 
-    python benchmarks/static_gpu.py [--write] [--json FILE] [--only TEXT] [--jobs N] [--quick]
+    python benchmarks/static_gpu.py [--write] [--json FILE] [--only TEXT] [--jobs N]
+                                    [--no-twins] [--quick]
 
 Compiles every shipped kernel ahead of time for sm_80, sm_90 and gfx942 and compares with the
 committed table; exit code 5 when a kernel spills or got worse. `--write` takes today's figures as
-the table. `docs/kernels.md` says what this proves and what not.
+the table. `--no-twins` leaves out float16 where the same kernel is there in bfloat16: they differ
+in a few conversions. `docs/kernels.md` says what this proves and what not.
 """
 
 import argparse
@@ -35,6 +37,7 @@ from vocokernels.static_table import (
     faults,
     read_table,
     regressions,
+    strangers,
     write_table,
 )
 
@@ -47,19 +50,23 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write figures and complaints here")
     parser.add_argument("--only", default="", help="kernels whose name holds this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="compile at once")
+    parser.add_argument("--no-twins", action="store_true", help="bfloat16 stands for float16")
     parser.add_argument("--quick", action="store_true", help="one GPU only")
     chosen = parser.parse_args()
     try:
-        kernels = [kernel for kernel in shipped_kernels() if chosen.only in kernel.name]
+        shipped = shipped_kernels()
     except BackendUnavailableError as missing:
         print(missing, file=sys.stderr)
         sys.exit(4)
+    kernels = [kernel for kernel in shipped if chosen.only in kernel.name]
+    if chosen.no_twins:
+        kernels = without_twins(kernels)
     started = time.perf_counter()
     found = compile_all(kernels, TARGETS[1:2] if chosen.quick else TARGETS, jobs=chosen.jobs)
     show(found, seconds=time.perf_counter() - started)
     if chosen.write:
-        write(found, is_whole=not chosen.only and not chosen.quick)
-    complaints = compare(found, kernels, is_whole=not chosen.only and not chosen.quick)
+        write(found, shipped)
+    complaints = compare(found, shipped)
     for sentence in complaints:
         print(sentence, file=sys.stderr)
     if chosen.json:
@@ -70,6 +77,15 @@ def main() -> None:
         result = {"triton": version("triton"), "rows": rows, "complaints": complaints}
         chosen.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     sys.exit(5 if complaints else 0)
+
+
+def without_twins(kernels: list[ShippedKernel]) -> list[ShippedKernel]:
+    names = {kernel.name for kernel in kernels}
+    return [
+        kernel
+        for kernel in kernels
+        if "fp16" not in kernel.name or kernel.name.replace("fp16", "bf16") not in names
+    ]
 
 
 def compile_all(kernels: list[ShippedKernel], targets: tuple[Target, ...], *, jobs: int) -> Rows:
@@ -93,9 +109,10 @@ def _by_name() -> dict[str, ShippedKernel]:
     return {kernel.name: kernel for kernel in shipped_kernels()}
 
 
-def compare(found: Rows, kernels: list[ShippedKernel], *, is_whole: bool) -> list[str]:
-    complaints = faults(found, kernels)
+def compare(found: Rows, shipped: list[ShippedKernel]) -> list[str]:
+    """With the committed table; kernels and rows that have no partner are told in any case."""
     committed = read_table(TABLE)
+    complaints = faults(found, shipped) + strangers(committed.rows, shipped, TARGETS)
     if committed.triton != version("triton"):
         print(
             f"The table is of triton {committed.triton}, here is {version('triton')}: only spills, "
@@ -103,12 +120,14 @@ def compare(found: Rows, kernels: list[ShippedKernel], *, is_whole: bool) -> lis
             file=sys.stderr,
         )
         return complaints
-    return complaints + regressions(committed.rows, found, complete=is_whole)
+    return complaints + regressions(committed.rows, found)
 
 
-def write(found: Rows, *, is_whole: bool) -> None:
-    """The whole table, or new figures into the old one."""
-    rows = found if is_whole else {**read_table(TABLE).rows, **found}
+def write(found: Rows, shipped: list[ShippedKernel]) -> None:
+    """New figures into the old table, without rows of kernels that are gone."""
+    names = {kernel.name for kernel in shipped}
+    old = {key: row for key, row in read_table(TABLE).rows.items() if key[0] in names}
+    rows = {**old, **found}
     write_table(TABLE, StaticTable(version("triton"), rows))
     print(f"wrote {len(found)} rows of {len(rows)} to {TABLE.name}")
 

@@ -7,7 +7,7 @@ without the table.
 """
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,25 +67,24 @@ def faults(found: Mapping[tuple[str, str], Resources], kernels: list[ShippedKern
     return complaints
 
 
-def regressions(before: Rows, after: Rows, *, complete: bool = True) -> list[str]:
-    """What got worse since the table was written, as sentences.
+def strangers(rows: Rows, kernels: list[ShippedKernel], targets: Sequence[str]) -> list[str]:
+    """Kernels without a row and rows without a kernel, as sentences; nothing is compiled for it."""
+    shipped = {(kernel.name, target) for kernel in kernels for target in targets}
+    missing = [f"{name} on {target} has no row." for name, target in sorted(shipped - set(rows))]
+    gone = sorted(set(rows) - shipped)
+    return missing + [f"{name} on {target} has a row but no kernel." for name, target in gone]
+
+
+def regressions(before: Rows, after: Rows) -> list[str]:
+    """What got worse in kernels that both tables have, as sentences.
 
     More registers count only where fewer warps fit on a multiprocessor for it.
-
-    Args:
-        before: Committed.
-        after: Compiled now.
-        complete: Whether every kernel was compiled; if not, rows without one are no complaint.
     """
-    complaints = [
-        f"{name} on {target} has no row." for name, target in sorted(set(after) - set(before))
+    return [
+        f"{' on '.join(key)}: {fault}."
+        for key in sorted(set(before) & set(after))
+        for fault in _worse(before[key], after[key])
     ]
-    if complete:
-        gone = sorted(set(before) - set(after))
-        complaints += [f"{name} on {target} has a row but no kernel." for name, target in gone]
-    for key in sorted(set(before) & set(after)):
-        complaints += [f"{' on '.join(key)}: {fault}." for fault in _worse(before[key], after[key])]
-    return complaints
 
 
 def _worse(old: Resources, new: Resources) -> list[str]:
