@@ -46,13 +46,19 @@ def share_out(items: Sequence[Item], costs: Sequence[int], *, shares: int) -> li
 def run_shares(task: Callable[[Share], Result], shares: Sequence[Share]) -> list[Result]:
     """Run a task on each share, each in a thread of its own, without gradients.
 
-    One share is run right here.
+    One share is run right here. Under torch.inference_mode the threads are under it, too.
     """
+    # a thread begins outside of inference mode, where tensors made inside cannot be written
+    is_inference = torch.is_inference_mode_enabled()
+
+    def run(share: Share) -> Result:
+        with torch.inference_mode(is_inference), torch.no_grad():
+            return task(share)
+
     if len(shares) == 1:
-        with torch.no_grad():
-            return [task(shares[0])]
+        return [run(shares[0])]
     pool = _pool(os.getpid(), len(shares), torch.get_num_threads())
-    return list(pool.map(torch.no_grad()(task), shares))
+    return list(pool.map(run, shares))
 
 
 @lru_cache(maxsize=8)

@@ -85,6 +85,17 @@ def test_the_fast_path_gives_the_bits_of_the_specification(dtype, threads):
     assert torch.equal(fast, cut_crops(fields, starts, 5, **plan, backend="reference"))
 
 
+def test_defaults_of_torch_do_not_reach_the_crops():
+    fields, starts = random_fields(), torch.zeros(2, 1, 3, dtype=torch.int64)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            found = cut_crops(fields, starts, 3, window_hu_B2=WINDOWS, backend="cpu")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (found.dtype, found.device.type) == (torch.float32, "cpu")
+
+
 def test_a_gradient_of_the_field_is_given_where_one_is_wanted():
     field = torch.rand(1, 4, 4, 4, requires_grad=True)
     start = torch.tensor([[[1, 1, 1], [2, 2, 2]]])

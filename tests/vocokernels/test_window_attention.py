@@ -1,5 +1,6 @@
 import math
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -187,6 +188,25 @@ def test_autocast_keeps_the_scores_in_float32(threads, monkeypatch):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = value_and_gradients(window_attention, inputs, **settings)
     assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
+
+
+def test_another_default_device_changes_nothing():
+    qkv, table = torch.randn(1, 3, 3, 3, 6), torch.randn(27, 1)
+    run = partial(window_attention, heads=1, window=(2, 2, 2), shift=(1, 1, 1), backend="cpu")
+    with torch.device("meta"):
+        found = run(qkv, table)
+    assert torch.equal(found, run(qkv, table))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_inference_mode_changes_nothing(threads, monkeypatch):
+    monkeypatch.setattr(sys.modules["vocokernels.window_attention.cpu"], "WORTH_SHARING", 0)
+    torch.set_num_threads(threads)
+    qkv, table = torch.randn(1, 5, 5, 5, 6), torch.randn(27, 1)
+    run = partial(window_attention, heads=1, window=(2, 2, 2), shift=(1, 1, 1), backend="cpu")
+    with torch.inference_mode():
+        found = run(qkv, table)
+    assert torch.equal(found, run(qkv, table))
 
 
 def test_gradient_checkpointing_changes_nothing():

@@ -64,3 +64,16 @@ def test_workers_are_as_many_as_torch_threads_within_reason():
     torch.set_num_threads(2)
     assert worker_count() == 2
     assert MOST_WORKERS >= 2
+
+
+@pytest.mark.parametrize("shares", [1, 2])
+def test_memory_made_in_inference_mode_can_be_filled(shares):
+    torch.set_num_threads(2)
+    with torch.inference_mode():
+        target = torch.zeros(shares)
+        run_shares(lambda at: target[at].fill_(1.0), list(range(shares)))
+        assert torch.equal(target, torch.ones(shares))
+    kept = torch.zeros(shares)
+    # of no inference mode that a thread had before
+    made = run_shares(lambda at: kept[at] + 1.0, list(range(shares)))
+    assert not any(tensor.is_inference() for tensor in made)

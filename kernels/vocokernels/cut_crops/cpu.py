@@ -37,7 +37,7 @@ def cut_crops_cpu(
 ) -> Tensor:
     """Arguments as for `vocokernels.cut_crops`, checked and on the cpu; no gradient."""
     cuts = _cuts(start_BN3, plan)
-    crops = torch.empty(*start_BN3.shape[:2], 1, *size)
+    crops = field_BXYZ.new_empty((*start_BN3.shape[:2], 1, *size), dtype=torch.float32)
     # the specification takes the width in float32 too: other types would round otherwise
     window_B2 = window_hu_B2.float()
     lower, width = window_B2[:, 0].tolist(), (window_B2[:, 1] - window_B2[:, 0]).tolist()

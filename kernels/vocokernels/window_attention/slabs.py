@@ -54,7 +54,7 @@ def gather(
     """Boxes of a map as rows, (N, m, W), the sink as the last token."""
     width = map_BXYZW.shape[4]
     keys = kind.tokens if sink_W is None else kind.tokens + 1
-    rows_NmW = torch.empty(part.boxes, keys, width, dtype=dtype)
+    rows_NmW = map_BXYZW.new_empty(part.boxes, keys, width, dtype=dtype)
     if sink_W is not None:
         rows_NmW[:, -1] = sink_W
     _boxes(rows_NmW, kind, part).copy_(_slab(map_BXYZW, kind, part))
