@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 
@@ -96,7 +98,11 @@ def test_defaults_of_torch_do_not_reach_the_crops():
     assert (found.dtype, found.device.type) == (torch.float32, "cpu")
 
 
-def test_a_gradient_of_the_field_is_given_where_one_is_wanted():
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
+def test_a_gradient_of_the_field_is_given_where_one_is_wanted(backend, monkeypatch):
+    # as on a GPU, without one
+    module = sys.modules["vocokernels.cut_crops"]
+    monkeypatch.setattr(module, "chosen_backend", lambda *_: backend)
     field = torch.rand(1, 4, 4, 4, requires_grad=True)
     start = torch.tensor([[[1, 1, 1], [2, 2, 2]]])
     cut_crops(field, start, 2, window_hu_B2=torch.tensor([[0.0, 1.0]])).sum().backward()

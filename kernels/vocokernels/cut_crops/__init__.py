@@ -57,12 +57,14 @@ def cut_crops(
     _check_types(field_BXYZ, start_BN3, window_hu_B2, plan)
     _check_inside(field_BXYZ, start_BN3, size)
     _check_turns(size, turns_BN)
+    if field_BXYZ.requires_grad and torch.is_grad_enabled():
+        return cut_crops_reference(field_BXYZ, start_BN3, size, window_hu_B2, plan)
     if chosen == "triton":
         # importing a kernel wants triton, which other backends do without
         from vocokernels.cut_crops.kernel import cut_crops_triton
 
         return cut_crops_triton(field_BXYZ, start_BN3, size, window_hu_B2, plan)
-    if chosen == "cpu" and not field_BXYZ.requires_grad:
+    if chosen == "cpu":
         return cut_crops_cpu(field_BXYZ, start_BN3, size, window_hu_B2, plan)
     return cut_crops_reference(field_BXYZ, start_BN3, size, window_hu_B2, plan)
 
