@@ -101,13 +101,17 @@ def _(
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:  # noqa: ANN401 - torch's protocol
     ctx.save_for_backward(*inputs[:3], *output)
     ctx.settings = inputs[3:]
+    # the sums have no gradient of their own: none is to be filled with zeros
+    ctx.set_materialize_grads(False)
 
 
 def _backward(
     ctx: Any,  # noqa: ANN401 - torch's protocol
-    grad_out: Tensor,
+    grad_out: Tensor | None,
     _: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
+    if grad_out is None:
+        return None, None, None, None, None
     # once only: checkpointing lets go of a saved tensor when it is read
     saved = ctx.saved_tensors
     grad_qkv, grad_table, grad_pad = _backward_op(grad_out, *saved, *ctx.settings)
