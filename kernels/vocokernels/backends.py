@@ -44,13 +44,16 @@ def is_interpreted() -> bool:
     return os.environ.get(INTERPRET_SWITCH, "").lower() in ("1", "true", "yes", "on", "y")
 
 
-def chosen_backend(operation: str, backend: str, *tensors: Tensor | None) -> Backend:
+def chosen_backend(
+    operation: str, backend: str, *tensors: Tensor | None, unfit: Backend | None = None
+) -> Backend:
     """The backend that will run an operation; says once what `auto` chose.
 
     Args:
         operation: Its name, for people.
         backend: `auto`, or the name of one.
         tensors: Its inputs; the first one's device decides.
+        unfit: A backend that does not suit these sizes: `auto` takes reference instead of it.
 
     Raises:
         UnknownBackendError: No backend has this name (argument or VOCO_KERNELS).
@@ -61,14 +64,14 @@ def chosen_backend(operation: str, backend: str, *tensors: Tensor | None) -> Bac
     assert decisive is not None
     if torch.compiler.is_compiling():
         # a trace holds neither log nor vmap
-        return resolve_backend(backend, decisive)
+        return _suited(resolve_backend(backend, decisive), backend, unfit)
     if any(tensor is not None and _is_vmapped(tensor) for tensor in tensors):
         message = (
             f"{operation} was called under torch.func.vmap, which its kernels do not take; "
             "expected plain tensors. Its first axis is the batch: call it once with all maps."
         )
         raise TransformError(message)
-    chosen = resolve_backend(backend, decisive)
+    chosen = _suited(resolve_backend(backend, decisive), backend, unfit)
     if backend == "auto":
         _say_once(operation, chosen, decisive.device)
     return chosen
@@ -113,17 +116,23 @@ def resolve_backend(backend: str, tensor: Tensor) -> Backend:
     return backend
 
 
+def _suited(resolved: Backend, backend: str, unfit: Backend | None) -> Backend:
+    return "reference" if backend == "auto" and resolved == unfit else resolved
+
+
 def _say_once(operation: str, chosen: Backend, device: torch.device) -> None:
     if (operation, chosen) in _said:
         return
     _said.add((operation, chosen))
     asked = os.environ.get(ENVIRONMENT_SWITCH, "")
-    if chosen == "reference" and device.type == "cuda" and not _HAS_TRITON and not asked:
+    if chosen == "reference" and device.type == "cuda" and not asked:
+        cause = (
+            "its kernels do not take these sizes"
+            if _HAS_TRITON
+            else "the package triton is missing. Install voco-toolkit[triton]"
+        )
         _logger.warning(
-            "%s runs by its plain specification on %s, which is slow: the package triton is "
-            "missing. Install voco-toolkit[triton].",
-            operation,
-            device,
+            "%s runs by its plain specification on %s, which is slow: %s.", operation, device, cause
         )
         return
     reason = f"{ENVIRONMENT_SWITCH}={asked}" if asked else "auto"

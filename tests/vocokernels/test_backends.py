@@ -145,6 +145,34 @@ def test_a_gpu_without_triton_is_warned_once_with_the_remedy(nothing_said, monke
     assert "Install voco-toolkit[triton]" in record.getMessage()
 
 
+def test_sizes_that_gpu_kernels_do_not_take_are_said_to_run_slowly(nothing_said, monkeypatch):
+    monkeypatch.setattr("vocokernels.backends._HAS_TRITON", True)
+    with FakeTensorMode():
+        tensor = torch.empty(1, device="cuda")
+        for _ in range(2):
+            chosen = chosen_backend("window_attention", "auto", tensor, unfit="triton")
+            assert chosen == "reference"
+    (record,) = nothing_said.records
+    assert record.levelname == "WARNING"
+    assert "on cuda:0, which is slow: its kernels do not take these sizes" in record.getMessage()
+
+
+def test_auto_leaves_the_fast_path_where_a_map_is_small(nothing_said):
+    qkv, table = torch.randn(1, 3, 3, 3, 6), torch.randn(27, 1)
+    run = partial(window_attention, heads=1, window=(2, 2, 2), shift=(1, 1, 1))
+    assert torch.equal(run(qkv, table), run(qkv, table, backend="reference"))
+    torch.testing.assert_close(run(qkv, table), run(qkv, table, backend="cpu"))
+    assert [record.getMessage() for record in nothing_said.records] == [
+        "window_attention runs on backend 'reference' (auto, tensors on cpu)"
+    ]
+
+
+def test_a_named_backend_is_taken_whatever_the_sizes():
+    tensor = torch.empty(1)
+    assert chosen_backend("window_attention", "cpu", tensor, unfit="cpu") == "cpu"
+    assert chosen_backend("window_attention", "auto", tensor, unfit="triton") == "cpu"
+
+
 def test_a_gpu_that_was_told_to_do_without_is_not_warned(nothing_said, monkeypatch):
     monkeypatch.setattr("vocokernels.backends._HAS_TRITON", False)
     monkeypatch.setenv("VOCO_KERNELS", "reference")

@@ -1,14 +1,17 @@
 """Attention in shifted windows of a 3-D map, from q, k, v to the weighted values."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from vocokernels.backends import chosen_backend
+from vocokernels.backends import Backend, chosen_backend
 from vocokernels.errors import BackendUnavailableError, DtypeError, ShapeError
 from vocokernels.window_attention.boxes import Triple, table_length
 from vocokernels.window_attention.cpu import window_attention_cpu
 from vocokernels.window_attention.gpu import window_attention_triton
 from vocokernels.window_attention.reference import window_attention_reference
+from vocokernels.window_attention.small import is_small
 from vocokernels.window_attention.tiles import WIDEST_HEAD
 
 _RUN = {
@@ -44,7 +47,9 @@ def window_attention(
         shift: Shift of the windows, tokens, each less than the window.
         pad_qkv: (3 * C,), what a pad token's q, k, v are: the bias of the linear layer, or None
             if it has none.
-        backend: `auto`, `reference`, `cpu` or `triton`; see `vocokernels.backends`.
+        backend: `auto`, `reference`, `cpu` or `triton`; see `vocokernels.backends`. auto takes
+            reference for heads too wide for a GPU's kernels, and where few and small windows
+            of a processor make it the faster one.
 
     Returns:
         (B, X, Y, Z, C), heads side by side, in the type of `qkv`.
@@ -61,18 +66,35 @@ def window_attention(
     """
     _check(qkv, bias_table, pad_qkv, heads)
     _check_window(bias_table, heads, window, shift)
-    chosen = chosen_backend("window_attention", backend, qkv, bias_table, pad_qkv)
     width = qkv.shape[4] // (3 * heads)
+    inputs = (qkv, bias_table, pad_qkv)
+    unfit = _unfit(qkv, heads, window, shift)
+    chosen = chosen_backend("window_attention", backend, *inputs, unfit=unfit)
     if chosen == "triton" and width > WIDEST_HEAD:
-        if backend == "triton":
-            message = (
-                f"Heads have {width} channels; backend 'triton' takes up to {WIDEST_HEAD}. Use "
-                "reference or auto."
-            )
-            raise BackendUnavailableError(message)
-        chosen = "reference"
+        message = (
+            f"Heads have {width} channels; backend 'triton' takes up to {WIDEST_HEAD}. Use "
+            "reference or auto."
+        )
+        raise BackendUnavailableError(message)
     run = _RUN[chosen]
     return run(qkv, bias_table, window=window, shift=shift, pad_qkv=pad_qkv)
+
+
+def _unfit(qkv: Tensor, heads: int, window: Triple, shift: Triple) -> Backend | None:
+    """What `auto` should not take, however fast it is else."""
+    if qkv.shape[4] // (3 * heads) > WIDEST_HEAD and qkv.device.type != "cpu":
+        return "triton"
+    if qkv.device.type != "cpu" or torch.compiler.is_compiling():
+        # sizes of a trace may not be known
+        return None
+    maps, *sides = qkv.shape[:4]
+    found = is_small(_triple(sides), _triple(window), _triple(shift), heads=maps * heads)
+    return "cpu" if found else None
+
+
+def _triple(values: Sequence[int]) -> Triple:
+    x, y, z = values
+    return int(x), int(y), int(z)
 
 
 def _check(qkv: Tensor, bias_table: Tensor, pad_qkv: Tensor | None, heads: int) -> None:
