@@ -19,7 +19,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vocokernels.errors import BackendUnavailableError, TransformError, UnknownBackendError
+from vocokernels.errors import (
+    BackendUnavailableError,
+    DeviceError,
+    TransformError,
+    UnknownBackendError,
+)
 
 Backend = Literal["reference", "cpu", "triton"]
 BackendChoice = Literal["auto", "reference", "cpu", "triton"]
@@ -75,6 +80,22 @@ def chosen_backend(
     if backend == "auto":
         _say_once(operation, chosen, decisive.device)
     return chosen
+
+
+def check_one_device(**tensors: Tensor | None) -> None:
+    """Refuse tensors on different devices, which a kernel would read as memory of its own.
+
+    Raises:
+        DeviceError: One lies elsewhere than the first.
+    """
+    first, *others = ((name, one.device) for name, one in tensors.items() if one is not None)
+    for name, device in others:
+        if device != first[1]:
+            message = (
+                f"{name} lies on {device} and {first[0]} on {first[1]}; expected one device for "
+                f"all. Move it there: {name}.to({str(first[1])!r})."
+            )
+            raise DeviceError(message)
 
 
 def resolve_backend(backend: str, tensor: Tensor) -> Backend:

@@ -3,6 +3,7 @@
 KernelError
 ├── ShapeError                also ValueError: sizes that do not belong together
 ├── DtypeError                also TypeError: a number type the kernel does not take
+├── DeviceError               also ValueError: tensors on different devices
 ├── CropOutsideFieldError     also ValueError: a crop that leaves its field
 ├── PatchError                also ValueError: a model that cannot be patched
 ├── TransformError            also RuntimeError: a transform of torch.func that kernels do not take
@@ -22,6 +23,10 @@ class ShapeError(KernelError, ValueError):
 
 class DtypeError(KernelError, TypeError):
     """A tensor has a number type that the kernel does not take."""
+
+
+class DeviceError(KernelError, ValueError):
+    """Tensors of one operation lie on different devices."""
 
 
 class CropOutsideFieldError(KernelError, ValueError):

@@ -15,7 +15,12 @@ from vocokernels import (
     window_attention,
 )
 from vocokernels.backends import chosen_backend
-from vocokernels.errors import BackendUnavailableError, TransformError, UnknownBackendError
+from vocokernels.errors import (
+    BackendUnavailableError,
+    DeviceError,
+    TransformError,
+    UnknownBackendError,
+)
 
 
 @pytest.fixture
@@ -291,3 +296,27 @@ def test_autocast_changes_nothing(name, backend, monkeypatch):
         strict=True,
     ):
         assert torch.equal(ours, theirs)
+
+
+def on_two_devices(name):
+    here, there = torch.ones(1, 2, 3), torch.ones(1, 2, 3, device="meta")
+    if name == "crop_similarity":
+        return crop_similarity(here, there)
+    if name == "voco_loss":
+        return voco_loss(here, here, here, here, torch.ones(1, 2, 2, device="meta"))
+    qkv, table, pad = torch.zeros(1, 2, 2, 2, 6), torch.zeros(27, 1), torch.zeros(6, device="meta")
+    sizes = {"heads": 1, "window": (2, 2, 2), "shift": (0, 0, 0)}
+    return window_attention(qkv, table, pad_qkv=pad, **sizes, backend="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("window_attention", r"pad_qkv lies on meta and qkv on cpu; .* pad_qkv\.to\('cpu'\)"),
+        ("crop_similarity", "bases_BKD lies on meta and x_BND on cpu; expected one device"),
+        ("voco_loss", "labels lies on meta and x_student on cpu; expected one device"),
+    ],
+)
+def test_tensors_on_two_devices_are_refused(name, message):
+    with pytest.raises(DeviceError, match=message):
+        on_two_devices(name)

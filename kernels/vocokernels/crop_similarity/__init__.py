@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from vocokernels.backends import chosen_backend
+from vocokernels.backends import check_one_device, chosen_backend
 from vocokernels.crop_similarity.reference import crop_similarity_reference
 from vocokernels.errors import DtypeError, ShapeError
 
@@ -24,6 +24,7 @@ def crop_similarity(x_BND: Tensor, bases_BKD: Tensor, *, backend: str = "auto") 
     Raises:
         ShapeError: Not three axes, or volumes or channels that differ, or none of something.
         DtypeError: An embedding that is not of floats.
+        DeviceError: Tensors on different devices.
         UnknownBackendError: No backend has this name.
         BackendUnavailableError: The backend cannot run here.
         TransformError: An input comes from torch.func.vmap.
@@ -33,6 +34,7 @@ def crop_similarity(x_BND: Tensor, bases_BKD: Tensor, *, backend: str = "auto") 
     tensor([[[0.6000, 0.8000]]])
     """
     check_embeddings(x_BND, bases_BKD)
+    check_one_device(x_BND=x_BND, bases_BKD=bases_BKD)
     if chosen_backend("crop_similarity", backend, x_BND, bases_BKD) == "triton":
         # importing a kernel wants triton, which other backends do without
         from vocokernels.crop_similarity.kernel import crop_similarity_triton

@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from vocokernels.backends import chosen_backend
+from vocokernels.backends import check_one_device, chosen_backend
 from vocokernels.crop_similarity import check_embeddings
 from vocokernels.errors import ShapeError, UnknownVariantError
 from vocokernels.voco_loss.cpu import voco_loss_cpu
@@ -80,6 +80,7 @@ def voco_loss(
     Raises:
         ShapeError: Embeddings or labels that do not belong together.
         DtypeError: Embeddings that are not of floats.
+        DeviceError: Tensors on different devices.
         UnknownVariantError: No variant has this name.
         UnknownBackendError: No backend has this name.
         BackendUnavailableError: The backend cannot run here.
@@ -88,6 +89,13 @@ def voco_loss(
     Source: Wu et al., arXiv:2410.09890; the released code's behaviour, restated.
     """
     _check(x_student, x_teacher, bases_student, bases_teacher, labels)
+    check_one_device(
+        x_student=x_student,
+        x_teacher=x_teacher,
+        bases_student=bases_student,
+        bases_teacher=bases_teacher,
+        labels=labels,
+    )
     repairs = _repairs(variant).overridden(
         symmetric_regulariser=symmetric_regulariser,
         clamped_similarity=clamped_similarity,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vocokernels.backends import Backend, chosen_backend
+from vocokernels.backends import Backend, check_one_device, chosen_backend
 from vocokernels.errors import BackendUnavailableError, DtypeError, ShapeError
 from vocokernels.window_attention.boxes import Triple, table_length
 from vocokernels.window_attention.cpu import window_attention_cpu
@@ -57,6 +57,7 @@ def window_attention(
     Raises:
         ShapeError: Sizes that do not belong together, or an empty map.
         DtypeError: A type that is not a float.
+        DeviceError: Tensors on different devices.
         UnknownBackendError: No backend has this name.
         BackendUnavailableError: The backend cannot run here.
         TransformError: An input comes from torch.func.vmap.
@@ -66,6 +67,7 @@ def window_attention(
     """
     _check(qkv, bias_table, pad_qkv, heads)
     _check_window(bias_table, heads, window, shift)
+    check_one_device(qkv=qkv, bias_table=bias_table, pad_qkv=pad_qkv)
     width = qkv.shape[4] // (3 * heads)
     inputs = (qkv, bias_table, pad_qkv)
     unfit = _unfit(qkv, heads, window, shift)
