@@ -86,8 +86,7 @@ def _unfit(qkv: Tensor, heads: int, window: Triple, shift: Triple) -> Backend | 
     """What `auto` should not take, however fast it is else."""
     if qkv.shape[4] // (3 * heads) > WIDEST_HEAD and qkv.device.type != "cpu":
         return "triton"
-    if qkv.device.type != "cpu" or torch.compiler.is_compiling():
-        # sizes of a trace may not be known
+    if qkv.device.type != "cpu":
         return None
     maps, *sides = qkv.shape[:4]
     found = is_small(_triple(sides), _triple(window), _triple(shift), heads=maps * heads)

@@ -5,9 +5,6 @@ to 27. The specification is a fixed number of them, on padded windows. So it is 
 windows are few, and the choice is made from sizes alone.
 """
 
-from functools import lru_cache
-from math import prod
-
 from vocokernels.window_attention.boxes import Triple, axis_runs, effective_window
 from vocokernels.window_attention.counts import window_pairs
 
@@ -17,7 +14,6 @@ SCORES_A_CLASS = 2**14
 FIXED_CLASSES = 2
 
 
-@lru_cache(maxsize=256)
 def is_small(map_xyz: Triple, window: Triple, shift: Triple, *, heads: int) -> bool:
     """Whether the specification beats boxes on a processor.
 
@@ -33,6 +29,7 @@ def is_small(map_xyz: Triple, window: Triple, shift: Triple, *, heads: int) -> b
     False
     """
     used, moved = effective_window(map_xyz, window, shift)
-    kinds = prod(len(axis_runs(*axis)) for axis in zip(map_xyz, used, moved, strict=True))
+    # a trace of torch.compile comes by here, so no generator
+    x, y, z = [len(axis_runs(*axis)) for axis in zip(map_xyz, used, moved, strict=True)]
     scores = window_pairs(map_xyz, window) * heads
-    return scores <= SCORES_A_CLASS * (kinds - FIXED_CLASSES)
+    return scores <= SCORES_A_CLASS * (x * y * z - FIXED_CLASSES)
