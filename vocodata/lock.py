@@ -15,7 +15,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
-from vocodata.errors import StoreLockedError
+from vocodata.errors import StoreLockedError, StoreUnreachableError
 from vocodata.ledger import default_ledger
 from vocodata.remote import objects
 from vocodata.remote.path import RemotePath
@@ -88,6 +88,15 @@ def build_lock(store: Path, ledger: Path | None = None) -> Iterator[Lock]:
             lock = _remote_lock(store, descriptor)
         else:
             _write(descriptor, f"{os.getpid()}\n")
+    except StoreUnreachableError:
+        # The object may be there though no answer came: the word in the file makes it ours later.
+        os.close(descriptor)
+        raise
+    except BaseException:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+        raise
+    try:
         yield lock
     finally:
         try:

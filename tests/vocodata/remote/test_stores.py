@@ -177,6 +177,31 @@ def test_a_lock_that_was_taken_away_is_noticed_before_the_catalogue_is_written(m
     assert "ct.zarr.lock" in _keys(s3)
 
 
+def test_a_lock_whose_answers_were_all_lost_is_known_as_our_own_later(
+    manifest, url, s3, monkeypatch
+):
+    from vocodata.remote import s3 as door
+
+    put = door.put
+
+    def lose(path, data, *, only_new):
+        put(path, data, only_new=only_new)
+        raise ConnectionResetError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(door, "put", lose)
+        patch.setattr(door, "read", _reset)
+        with pytest.raises(StoreUnreachableError, match="cannot be written or locked"):
+            build(manifest, url, workers=0)
+    assert "ct.zarr.lock" in _keys(s3)
+    assert build(manifest, url, workers=0).stored == 2
+    assert "ct.zarr.lock" not in _keys(s3)
+
+
+def _reset(*_):
+    raise ConnectionResetError
+
+
 KILLED = """
 import os, signal, sys
 from vocodata.building import build
