@@ -183,6 +183,9 @@ def forecast_scan(scan: Scan) -> ScanForecast:
         return ScanForecast(scan.id, reason=error.code)
     except OSError:
         return ScanForecast(scan.id, reason="io_error")
+    # As in `run_job`: a file that a format library trips over must not end a build of many.
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        return ScanForecast(scan.id, reason="unexpected_error")
     grid = math.prod(grid_after(header.shape_XYZ, header.affine, chosen.spacing_mm))
     squeezed = 0 if chosen.squeeze_vox is None else math.prod(chosen.squeeze_vox)
     seconds = math.prod(header.shape_XYZ) * FILE_S + (grid + squeezed) * GRID_S

@@ -82,3 +82,15 @@ def test_an_expectation_is_a_forecast_of_some_headers(make_sources, tmp_path):
     few = expect(find_scans(manifest), "zstd", headers=3)
     assert few.headers_read == 3
     assert expect([], "zstd").bytes == 0
+
+
+def test_a_header_that_nobody_foresaw_ends_no_build(make_sources, tmp_path, monkeypatch):
+    def trip(*_, **__):
+        msg = "cannot reshape"
+        raise ValueError(msg)
+
+    monkeypatch.setattr("vocodata.forecast.read_header", trip)
+    manifest = make_sources(2)
+    forecast = forecast_build(load_manifest(manifest), tmp_path / "ct.zarr")
+    assert forecast.unreadable == {"unexpected_error": 2}
+    assert build(manifest, tmp_path / "ct.zarr", workers=0).stored == 2
