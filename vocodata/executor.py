@@ -14,6 +14,9 @@ waits for room: it is run when the others are done, by workers that are fewer an
 and at last by one that has all the memory. On a cluster of others it asks for as much as it needs
 (`dask worker --resources memory_mib=64000`); without that word it is run alone, on a worker whose
 limit is large enough. What no worker can hold comes back as `Needs`.
+
+**Absence.** When no worker has a job for a while, that is said and waited out: clusters come and
+go. It ends the run where told to stop, or where the workers are our own and none came back.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ from vocodata.errors import SchedulerError
 from vocodata.memory import limit_for, room_bytes, usable_memory
 from vocodata.workers import (
     MEMORY,
+    come,
     dask_distributed,
+    fetched,
     joined,
     quiet,
     room_of,
@@ -159,7 +164,10 @@ def _run_here(
             held = _Held(suspects)
             yield from _pass(pool, task, jobs, should_stop, held)
             suspects = held.suspects
-            if workers == 1 or not held.large or should_stop():
+            if workers > 1 and held.large and should_stop():
+                # Larger workers would have had room: nothing is known of these.
+                return
+            if workers == 1 or not held.large:
                 yield from held.large
                 yield from _run_suspects(pool, task, suspects, should_stop)
                 return
@@ -220,7 +228,7 @@ def _run_large(
     for large in fitting:
         if should_stop():
             return
-        yield from _alone(pool, task, large.job, large.needed_bytes, deaths=0)
+        yield from _alone(pool, task, large.job, large.needed_bytes, should_stop, deaths=0)
 
 
 def _run_suspects(
@@ -232,7 +240,7 @@ def _run_suspects(
     for job, deaths in suspects:
         if should_stop():
             return
-        yield from _alone(pool, task, job, pool.largest_bytes, deaths=deaths)
+        yield from _alone(pool, task, job, pool.largest_bytes, should_stop, deaths=deaths)
 
 
 def _pass(
@@ -256,8 +264,8 @@ def _pass(
         [submit(job) for job in itertools.islice(waiting, WINDOW * pool.threads)],
         loop=pool.client.loop,
     )
-    for future in completed:
-        job, result = in_flight.pop(future.key), _result(future)
+    for future in come(completed, pool, should_stop):
+        job, result = in_flight.pop(future.key), _result(future, pool, should_stop)
         future.release()
         if not should_stop():
             for following in itertools.islice(waiting, 1):
@@ -276,6 +284,7 @@ def _alone(
     task: _Task,
     job: Any,  # noqa: ANN401 (whatever a job is here)
     room: int,
+    should_stop: Callable[[], bool],
     *,
     deaths: int,
 ) -> Iterator[Any]:
@@ -283,7 +292,15 @@ def _alone(
     is_first = True
     while is_first or deaths < DEATHS:
         is_first = False
-        result = _result(_submit(pool, task, job, room))
+        completed = dask_distributed().as_completed(
+            [_submit(pool, task, job, room)], loop=pool.client.loop
+        )
+        results = [
+            _result(future, pool, should_stop) for future in come(completed, pool, should_stop)
+        ]
+        if not results:
+            return
+        (result,) = results
         if not isinstance(result, _Died):
             yield result
             return
@@ -308,7 +325,7 @@ class _Died(NamedTuple):
     deaths: int
 
 
-def _result(future: Any) -> Any:  # noqa: ANN401 (whatever the task returns)
+def _result(future: Any, pool: Pool, should_stop: Callable[[], bool]) -> Any:  # noqa: ANN401 (whatever the task returns)
     """What the task returned, or that its worker died; raises what the task raised.
 
     Asked of each future by itself: `as_completed(with_results=True)` never yields one whose worker
@@ -316,7 +333,7 @@ def _result(future: Any) -> Any:  # noqa: ANN401 (whatever the task returns)
     """
     distributed = dask_distributed()
     try:
-        return future.result()
+        return fetched(future, pool, should_stop, _Died(0))
     except distributed.scheduler.KilledWorker as error:
         return _Died(error.allowed_failures + 1)
     except distributed.client.FutureCancelledError as error:

@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import os
 import signal
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,12 @@ CONNECT_TIMEOUT_S = 20
 """How long a scheduler may take to answer."""
 MEMORY = "memory_mib"
 """The Dask resource in which workers declare their memory."""
+LOOK_S = 5.0
+"""Time without a result after which to look whether anybody works."""
+PATIENCE_S = 60.0
+"""How long no worker may have a job before that is said."""
+GIVE_UP_S = 300.0
+"""How long all workers that were started here may be gone."""
 UNLIMITED = 2**62
 """Room where nobody has set a limit."""
 
@@ -68,6 +75,8 @@ class Pool:
         room_bytes: What every thread of every worker can give.
         largest_bytes: What the largest worker can give, if it does nothing else.
         declares: Whether workers declare memory as a resource.
+        is_own: Whether they were started here, so that nobody else can bring others.
+        tell: Called with a sentence when no worker has a job for a while.
     """
 
     client: Any
@@ -75,6 +84,8 @@ class Pool:
     room_bytes: int
     largest_bytes: int
     declares: bool
+    is_own: bool = False
+    tell: Callable[[str], None] = lambda _: None
 
 
 @contextlib.contextmanager
@@ -93,7 +104,8 @@ def started(workers: int, limit_bytes: int, tell: Callable[[str], None]) -> Iter
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=":0" if has_dashboard else None,
+            # Any free port, also without a dashboard: None takes 8787, and warns if another has it.
+            dashboard_address=":0",
             silence_logs=logging.CRITICAL,
             memory_limit=limit_bytes,
             resources={MEMORY: room / 2**20},
@@ -102,7 +114,7 @@ def started(workers: int, limit_bytes: int, tell: Callable[[str], None]) -> Iter
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         _tell_dashboard(client, tell, has_dashboard=has_dashboard)
-        yield Pool(client, workers, room, room, declares=True)
+        yield Pool(client, workers, room, room, declares=True, is_own=True, tell=tell)
 
 
 @contextlib.contextmanager
@@ -138,7 +150,86 @@ def joined(scheduler: str, workers: int, tell: Callable[[str], None]) -> Iterato
             min(shares, default=UNLIMITED),
             max(map(room_of, known), default=UNLIMITED),
             declares,
+            tell=tell,
         )
+
+
+class Watch:
+    """Notices that no worker has a job, for Dask would wait without a word."""
+
+    def __init__(self, pool: Pool, should_stop: Callable[[], bool]) -> None:
+        """Of workers that are at work now."""
+        self._pool, self._should_stop = pool, should_stop
+        self._busy_at, self._is_told = time.monotonic(), False
+
+    def is_over(self) -> bool:
+        """Whether to wait no more: told to stop, and no worker has a job. Says so once if not.
+
+        Raises:
+            SchedulerError: All workers that were started here are gone for good.
+        """
+        now_s = time.monotonic()
+        if is_anybody_at_work(self._pool.client):
+            self._busy_at, self._is_told = now_s, False
+        elif self._should_stop():
+            return True
+        elif not self._is_told and now_s - self._busy_at >= PATIENCE_S:
+            self._is_told = True
+            self._pool.tell(
+                f"No worker has had a scan for {PATIENCE_S:.0f} s: all are gone, or have less "
+                "memory than scans ask for. Waiting for others; Ctrl-C ends the build."
+            )
+        elif self._pool.is_own and now_s - self._busy_at >= GIVE_UP_S:
+            msg = (
+                f"All Dask workers ended and none came back for {GIVE_UP_S:.0f} s; expected them "
+                "to be started again. Build again with --resume, with --workers 0 to see why."
+            )
+            raise SchedulerError(msg)
+        return False
+
+
+def come(completed: Any, pool: Pool, should_stop: Callable[[], bool]) -> Iterator[Any]:  # noqa: ANN401 (half typed)
+    """Futures as they are done; ends early as `Watch` has it.
+
+    Args:
+        completed: Dask's `as_completed` of futures; others may be added meanwhile.
+        pool: Whose workers they are.
+        should_stop: If so, futures that no worker has are left.
+    """
+    watch, looked_at = Watch(pool, should_stop), time.monotonic()
+    while not completed.is_empty():
+        if completed.has_ready():
+            yield next(completed)
+            watch, looked_at = Watch(pool, should_stop), time.monotonic()
+            continue
+        # As Dask waits itself; the time limit lets signals through.
+        with completed.thread_condition:
+            completed.thread_condition.wait(0.1)
+        if time.monotonic() - looked_at >= LOOK_S:
+            looked_at = time.monotonic()
+            if watch.is_over():
+                return
+
+
+def fetched(future: Any, pool: Pool, should_stop: Callable[[], bool], missing: Any) -> Any:  # noqa: ANN401 (half typed)
+    """What a done future holds, or `missing` as `Watch` has it: its worker may die before that."""
+    watch = Watch(pool, should_stop)
+    while True:
+        try:
+            return future.result(timeout=LOOK_S)
+        except TimeoutError:
+            if future.status == "error":
+                raise
+            if watch.is_over():
+                return missing
+
+
+def is_anybody_at_work(client: Any) -> bool:  # noqa: ANN401 (half typed)
+    """Whether any worker has a task; also if the scheduler does not say, which is found out."""
+    try:
+        return any(client.processing().values())
+    except OSError:
+        return True
 
 
 def workers_of(client: Any) -> list[tuple[str, dict[str, Any]]]:  # noqa: ANN401 (half typed)

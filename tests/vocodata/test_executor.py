@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from itertools import count
+from threading import Timer
 
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster, as_completed
 
 from vocodata import executor, workers
 from vocodata.errors import SchedulerError
@@ -146,7 +147,7 @@ def test_workers_of_others_are_asked_for_the_memory_that_they_declare(tmp_path, 
     with LocalCluster(
         n_workers=1,
         threads_per_worker=threads,
-        dashboard_address=None,
+        dashboard_address=":0",
         resources={workers.MEMORY: 1000},
     ) as cluster:
         results = list(_run(task, [0, 1, 2, 3], scheduler=cluster.scheduler_address))
@@ -163,7 +164,7 @@ def test_workers_of_others_that_declare_nothing_give_what_their_limit_leaves(tmp
     needed = {0: room_bytes(limit), 1: room_bytes(limit) + 1, 2: room_bytes(limit) // 2 + 1}
     task = partial(_large_task, tmp_path, needed)
     with LocalCluster(
-        n_workers=1, threads_per_worker=2, dashboard_address=None, memory_limit=limit
+        n_workers=1, threads_per_worker=2, dashboard_address=":0", memory_limit=limit
     ) as cluster:
         results = list(_run(task, [0, 1, 2], scheduler=cluster.scheduler_address))
     assert [result for result in results if isinstance(result, Needs)] == [
@@ -186,7 +187,7 @@ def test_a_scheduler_without_workers_is_told():
         return job
 
     said = []
-    with LocalCluster(n_workers=0, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
 
         def tell(text):
             said.append(text)
@@ -202,12 +203,80 @@ def test_a_scheduler_that_goes_away_is_told():
         time.sleep(0.2)
         return job
 
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
         results = _run(task, range(50), scheduler=cluster.scheduler_address)
         next(results)
         cluster.close()
         with pytest.raises(SchedulerError, match="went away"):
             list(results)
+
+
+def _slow(job, _):
+    time.sleep(0.05)
+    return job
+
+
+def test_workers_that_all_vanish_are_told_once_and_waited_for(monkeypatch):
+    monkeypatch.setattr(workers, "LOOK_S", 0.1)
+    monkeypatch.setattr(workers, "PATIENCE_S", 0.3)
+    said = []
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+
+        def tell(text):
+            said.append(text)
+            if text.startswith("No worker has had a scan"):
+                Timer(0.5, cluster.scale, [1]).start()
+
+        results = _run(_slow, range(8), scheduler=cluster.scheduler_address, tell=tell)
+        first = next(results)
+        cluster.scale(0)
+        assert sorted([first, *results]) == list(range(8))
+    assert sum(text.startswith("No worker has had a scan for") for text in said) == 1
+
+
+def test_a_run_that_is_told_to_stop_does_not_wait_for_workers_that_are_gone(monkeypatch):
+    monkeypatch.setattr(workers, "LOOK_S", 0.1)
+    stops = []
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+        address = cluster.scheduler_address
+        results = _run(_slow, range(8), scheduler=address, should_stop=lambda: bool(stops))
+        first = next(results)
+        cluster.scale(0)
+        stops.append(1)
+        assert len([first, *results]) < 8
+
+
+def test_workers_of_ours_that_never_come_back_end_the_run(monkeypatch):
+    for name, seconds in {"LOOK_S": 0.1, "PATIENCE_S": 0.2, "GIVE_UP_S": 0.5}.items():
+        monkeypatch.setattr(workers, name, seconds)
+    said = []
+    with (
+        LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        pool = workers.Pool(client, 1, 1, 1, declares=False, is_own=True, tell=said.append)
+        completed = as_completed([client.submit(abs, -1)], loop=client.loop)
+        with pytest.raises(SchedulerError, match="none came back") as caught:
+            list(workers.come(completed, pool, _never))
+    assert caught.value.exit_code == 4
+    assert len(said) == 1
+
+
+def test_a_run_that_is_stopped_calls_no_scan_too_large_that_larger_workers_had_room_for(
+    monkeypatch,
+):
+    monkeypatch.setattr(executor, "usable_memory", lambda: 4 * GIB)
+    stops = []
+
+    def task(job, room):
+        return Needs(job, 2 * GIB, room) if job == 1 and room < 2 * GIB else job
+
+    results = []
+    for result in _run(task, range(3), workers=2, should_stop=lambda: bool(stops)):
+        results.append(result)
+        if len(results) == 2:
+            stops.append(1)
+    assert sorted(results) == [0, 2]
 
 
 @contextmanager
@@ -247,6 +316,8 @@ def test_a_scheduler_started_by_others_loses_a_worker_and_the_job_is_run_again(
         with (tmp_path / f"run-{job}").open("a") as file:
             file.write("x")
         if job == 2 and (tmp_path / "run-2").stat().st_size == 1:
+            # A worker that dies while it starts is not started again by its nanny.
+            time.sleep(2)
             os.kill(os.getpid(), signal.SIGKILL)
         return job
 
