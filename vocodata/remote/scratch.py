@@ -11,9 +11,11 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
+from vocodata.errors import StoreError
 from vocodata.remote.path import RemotePath
 from vocodata.store.atomic import temporary_path
 
@@ -26,12 +28,23 @@ def scratch_path(store: Path) -> Path:
     Args:
         store: Folder of the store. Scans of a store on a server lie in the system's folder for
             temporary files (TMPDIR), readable by nobody else.
+
+    Raises:
+        StoreError: Somebody else made that folder, or may look into it.
     """
     if not isinstance(store, RemotePath):
         return temporary_path(store)
-    name = hashlib.sha256(str(store).encode()).hexdigest()[:8]
+    # With the machine in it: another one's processes, on a shared disk, are not ours to call dead.
+    name = hashlib.sha256(f"{os.uname().nodename} {store}".encode()).hexdigest()[:8]
     folder = Path(tempfile.gettempdir()) / f"voco-{os.getuid()}-{name}"
     folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        msg = (
+            f"{folder} is not a folder of this user alone; expected one, since scans lie there "
+            "while they are worked on. Remove it, or set TMPDIR to another place."
+        )
+        raise StoreError(msg)
     _sweep(folder)
     return temporary_path(folder / "scan")
 

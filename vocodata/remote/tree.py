@@ -83,8 +83,9 @@ class WebTree(ArchiveTree):
         self._looked: set[Path] = set()
 
     def look_up(self, paths: Iterable[Path]) -> None:
-        """Look at files, many at a time; those that are there become members."""
-        new = sorted({path for path in map(self.plain, paths) if path not in self._looked})
+        """Look at files, many at a time; those that are there, below the root, become members."""
+        wanted = {path for path in map(self.plain, paths) if path.is_relative_to(self.root)}
+        new = sorted(wanted - self._looked)
         self._looked.update(new)
         for path, found in zip(new, objects.many(self._look, new), strict=True):
             if found is not None:

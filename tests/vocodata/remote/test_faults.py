@@ -4,11 +4,13 @@ import http.client
 import http.server
 import json
 import logging
+import os
 import pathlib
 import shutil
 import sys
 import threading
 import urllib.parse
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +18,7 @@ from tests.vocodata.conftest import write_sources
 from vococli.main import main
 from vocodata.building import build
 from vocodata.discover import find_scans
-from vocodata.errors import RemoteError
+from vocodata.errors import RemoteError, StoreError
 from vocodata.manifest import load_manifest
 from vocodata.remote import as_path, backoff, objects, s3
 from vocodata.remote.scratch import scratch_path
@@ -267,3 +269,25 @@ def test_what_a_killed_worker_left_is_swept_before_the_next_scan(tmp_path, monke
     assert other.parent == mine.parent
     assert mine.parent.stat().st_mode & 0o777 == 0o700
     assert scratch_path(pathlib.Path("/data/ct.zarr")).parent == pathlib.Path("/data")
+
+
+def test_a_scratch_folder_that_others_can_look_into_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = scratch_path(as_path("s3://bucket/ct.zarr")).parent
+    folder.chmod(0o755)
+    with pytest.raises(StoreError, match="not a folder of this user alone"):
+        scratch_path(as_path("s3://bucket/ct.zarr"))
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="not a folder of this user alone"):
+        scratch_path(as_path("s3://bucket/ct.zarr"))
+
+
+def test_machines_that_share_a_disk_sweep_their_own_scratch_only(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    places = set()
+    for machine in ("one", "two"):
+        monkeypatch.setattr(os, "uname", lambda machine=machine: SimpleNamespace(nodename=machine))
+        places.add(scratch_path(as_path("s3://bucket/ct.zarr")).parent)
+    assert len(places) == 2

@@ -281,6 +281,17 @@ def test_what_a_server_lacks_or_changed_is_excluded_by_name(tmp_path, local, web
     assert report.found == report.stored + sum(report.excluded.values()) == 4
 
 
+def test_a_list_that_leads_out_of_a_web_servers_root_finds_nothing_there(tmp_path, local, web):
+    shutil.copytree(local[0] / "images", web.folder / "inner")
+    shutil.copy(web.folder / "inner/case0.nii.gz", web.folder / "secret.nii.gz")
+    images = [{"image": "case0.nii.gz"}, {"image": "../secret.nii.gz"}]
+    (tmp_path / "list.json").write_text(json.dumps({"training": images}))
+    keys = {"layout": "datalist", "scans": "list.json"}
+    report = build(_manifest(tmp_path, f"{web.url}/inner/", **keys), tmp_path / "s", workers=0)
+    assert (report.found, report.stored) == (2, 1)
+    assert "/secret.nii.gz" not in web.count
+
+
 def test_a_compressed_tar_holds_its_own_list(tmp_path, local):
     (local[0] / "dataset.json").write_text(json.dumps(LIST))
     with tarfile.open(tmp_path / "btcv.tar.gz", "w:gz") as file:
