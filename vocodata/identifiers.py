@@ -8,6 +8,7 @@ the same salt gives the same names, and without it nobody can try identifiers ou
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import hmac
 import os
@@ -90,11 +91,20 @@ class Salt(NamedTuple):
         if self.new_at is None:
             return
         try:
-            descriptor = os.open(self.new_at, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(self.key + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+            aside = self.new_at.with_name(f"{self.new_at.name}.tmp-{secrets.token_hex(8)}")
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(self.key + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                # Whole or not there: a salt cut short would end every later build. Never over
+                # another, which names were made with meanwhile.
+                if self.new_at.exists():
+                    raise FileExistsError(errno.EEXIST, "another build has made one meanwhile")
+                aside.replace(self.new_at)
+            finally:
+                aside.unlink(missing_ok=True)
         except OSError as error:
             msg = f"Salt {self.new_at} cannot be written ({error.strerror}). Give another --ledger."
             raise SaltError(msg) from error

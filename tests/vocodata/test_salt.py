@@ -159,3 +159,21 @@ def test_what_is_shaped_like_a_uid_is_found_in_any_text():
         without_uids("1.5 mm, version 1.2.3, 10.20.30.40") == "1.5 mm, version 1.2.3, 10.20.30.40"
     )
     assert hide_uids(f"x/{UID}", b"k") == f"x/uid-{keyed_hash(b'k', UID, digits=8)}"
+
+
+def test_a_salt_is_written_whole_or_not_at_all_and_never_over_another(tmp_path, monkeypatch):
+    path = tmp_path / "ct.salt"
+    with monkeypatch.context() as patch:
+        patch.setattr("vocodata.identifiers.os.fsync", _full)
+        with pytest.raises(SaltError, match="No space"):
+            Salt(b"a" * 32, path).keep()
+    assert list(tmp_path.iterdir()) == []
+    Salt(b"a" * 32, path).keep()
+    with pytest.raises(SaltError, match="another build has made one"):
+        Salt(b"b" * 32, path).keep()
+    assert path.read_bytes() == b"a" * 32 + b"\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def _full(_):
+    raise OSError(28, "No space left on device")

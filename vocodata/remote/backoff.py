@@ -22,7 +22,13 @@ ATTEMPTS = 6
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 20.0
 PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-_PASSING_CODES = frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"})
+_PASSING_CODES = frozenset(
+    {
+        "SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable",
+        # Of two conditional puts at once; the next answer tells who won.
+        "ConditionalRequestConflict", "OperationAborted",
+    }
+)  # fmt: skip
 _FINAL = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError)
 _CUT_OFF = (TimeoutError, ConnectionError, http.client.HTTPException)
 

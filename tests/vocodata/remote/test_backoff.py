@@ -19,7 +19,8 @@ def _http(status):
     return urllib.error.HTTPError("https://host/a", status, "no", None, None)
 
 
-PASSING = [_aws(503), _aws(500), _aws(429), _aws(400, "SlowDown"), _http(502), _http(429),
+PASSING = [_aws(503), _aws(500), _aws(429), _aws(400, "SlowDown"),
+           _aws(409, "ConditionalRequestConflict"), _http(502), _http(429),
            TimeoutError(), ConnectionResetError(), http.client.IncompleteRead(b""),
            urllib.error.URLError(TimeoutError())]  # fmt: skip
 FINAL = [_aws(403), _aws(404), _aws(301), _http(400), _http(405), PermissionError(),
