@@ -18,6 +18,7 @@ from vocodata.fingerprint import Fingerprint, fingerprint, parse_fingerprint
 from vocodata.geometry import orient_ras
 from vocodata.manifest import Manifest, Source, load_manifest
 from vocodata.readers import read_volume
+from vocodata.remote.path import as_path, redacted
 from vocodata.store.metadata import DOCUMENT
 from vocodata.store.store import open_store
 
@@ -93,8 +94,8 @@ def find_leaks(
 
     Args:
         store: A store, or its folder.
-        against: A store's folder, a manifest, a folder of scans, or scans; all but a store are
-            read.
+        against: A store's folder or `s3://` URL, a manifest, a folder of scans, or scans; all but
+            a store are read.
         on_scan: Called with files read and files to read.
 
     Raises:
@@ -120,7 +121,11 @@ def _other_side(
     against: str | Path | Sequence[Scan], tell: Callable[[int, int], None]
 ) -> tuple[dict[str, Fingerprint], dict[str, str]]:
     if isinstance(against, str | Path):
-        path = Path(against)
+        try:
+            path = as_path(against)
+        except ValueError as error:
+            msg = f"{redacted(str(against))} cannot be compared with: {error}."
+            raise ManifestError(msg) from error
         if (path / DOCUMENT).exists():
             return store_fingerprints(path), {}
         scans = find_scans(load_manifest(path) if path.is_file() else _folder(path))

@@ -28,6 +28,8 @@ def test_a_file_that_cannot_be_read_is_said_to_be_unchecked(doubled, tmp_path):
 def test_a_folder_that_is_not_there_is_refused(doubled, tmp_path):
     with pytest.raises(ManifestError, match="expected a store, a manifest or a folder"):
         find_leaks(doubled / "a.zarr", tmp_path / "nowhere")
+    with pytest.raises(ManifestError, match=r"gs://b cannot be compared with"):
+        find_leaks(doubled / "a.zarr", "gs://b")
 
 
 def test_leaks_are_found_in_a_list_of_scans_and_counted(doubled):

@@ -20,6 +20,7 @@ from vocodata.errors import (
     StoreLockedError,
     StoreUnreachableError,
 )
+from vocodata.leaks import find_leaks
 from vocodata.ledger import default_ledger
 from vocodata.remote import as_path, objects
 from vocodata.store import open_store, verify
@@ -200,6 +201,14 @@ def test_a_lock_whose_answers_were_all_lost_is_known_as_our_own_later(
 
 def _reset(*_):
     raise ConnectionResetError
+
+
+def test_leaks_are_found_in_a_store_in_a_bucket(manifest, url):
+    build(manifest, url, workers=0)
+    report = find_leaks(url, url)
+    assert (report.checked, report.unreadable) == (2, {})
+    assert {leak.scan for leak in report.leaks if leak.kind == "exact"} == set(report.scans)
+    assert len(report.scans) == 2
 
 
 KILLED = """
