@@ -65,7 +65,7 @@ def test_any_number_of_workers_gives_the_same_bytes(make_sources, tmp_path, tree
 def test_a_running_scheduler_gives_the_same_bytes(make_sources, tmp_path, tree):
     manifest = make_sources(3)
     build(manifest, tmp_path / "inline.zarr", workers=0)
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
         address = cluster.scheduler_address
         build(manifest, tmp_path / "far.zarr", scheduler=address, workers=1)
     assert tree(tmp_path / "inline.zarr") == tree(tmp_path / "far.zarr")
