@@ -22,7 +22,7 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class Limits:
-    """Best of several runs."""
+    """Of several runs, the one that a fifth of them beat."""
 
     copy_bytes_per_s: float
     """Bytes read and bytes written, both counted."""

@@ -84,7 +84,7 @@ def _backward_op(
         of_hidden = torch.ops.aten.gelu_backward(g @ weight2, before)
         of_x, *of_norm = torch.ops.aten.native_layer_norm_backward(
             wide(of_hidden @ weight1), wide(x[rows]), [x.shape[1]], mean, scale,
-            norm_weight, norm_bias, [True, True, True],
+            wide(norm_weight), wide(norm_bias), [True, True, True],
         )  # fmt: skip
         torch.add(of_x, g, out=grad_x[rows])
         found = [*of_norm, of_hidden.T @ n, of_hidden.sum(0), of_weight2, g.sum(0)]
@@ -98,7 +98,9 @@ def _backward_op(
 
 def _normalised(x_RC: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Layer norm in float32 at least, rounded to x's type, and its mean and scale."""
-    n, mean, scale = torch.native_layer_norm(wide(x_RC), [x_RC.shape[1]], weight, bias, EPSILON)
+    n, mean, scale = torch.native_layer_norm(
+        wide(x_RC), [x_RC.shape[1]], wide(weight), wide(bias), EPSILON
+    )
     return n.to(x_RC.dtype), mean, scale
 
 

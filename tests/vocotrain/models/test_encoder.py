@@ -71,6 +71,15 @@ def test_under_autocast_the_feature_is_float32():
     assert feature.isfinite().all()
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_an_encoder_of_half_precision_weights_learns(kind):
+    encoder = VoCoEncoder(size="tiny").to(kind)
+    feature = encoder(torch.rand(2, 1, 16, 16, 16, dtype=kind))
+    feature.float().sum().backward()
+    assert feature.isfinite().all()
+    assert all(p.grad is None or p.grad.dtype == kind for p in encoder.parameters())
+
+
 def test_every_weight_but_the_dead_one_learns():
     model = VoCoEncoder(SMALL)
     model(torch.randn(2, 1, 16, 16, 16)).square().sum().backward()
