@@ -56,6 +56,15 @@ def pieces(x_BMC: Tensor, *, channels: int) -> list[Piece]:
     ]
 
 
+def computing_type(x: Tensor) -> torch.dtype:
+    """The type in which products of x are computed: autocast's where it is on, or x's own."""
+    device = x.device.type
+    # meta has no autocast
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype
+
+
 def for_each(task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """Results of a task for each item, in order; neighbours go to the same thread.
 

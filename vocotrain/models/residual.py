@@ -26,7 +26,7 @@ from vocotrain.models.norm import (
     mean_of_pieces,
     statistics,
 )
-from vocotrain.models.pieces import Piece, for_each, pieces, wide
+from vocotrain.models.pieces import Piece, computing_type, for_each, pieces, wide
 
 
 def residual_unit(
@@ -43,8 +43,7 @@ def residual_unit(
     Returns:
         Maps (B, X, Y, Z, D).
     """
-    device = x_BXYZC.device.type
-    kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_BXYZC.dtype
+    kind = computing_type(x_BXYZC)
     around = None if weight3 is None else weight3.to(kind)
     y_BXYZD: Tensor = _forward_op(
         x_BXYZC.to(kind).contiguous(), weight1.to(kind), weight2.to(kind), around

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vocotrain.models.pieces import PIECE_VALUES, for_each, wide
+from vocotrain.models.pieces import PIECE_VALUES, computing_type, for_each, wide
 
 EPSILON = 1e-5
 """Of the layer norm, torch's and MONAI's."""
@@ -35,8 +35,7 @@ def token_mlp(
         linear1: Weight (H, C) and bias (H).
         linear2: Weight (C, H) and bias (C).
     """
-    device = x.device.type
-    kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    kind = computing_type(x)
     linears = (parameter.to(kind) for parameter in (*linear1, *linear2))
     y_RC: Tensor = _forward_op(x.to(kind).reshape(-1, x.shape[-1]), *norm, *linears)
     return y_RC.view(x.shape)

@@ -6,13 +6,15 @@ Shapes: B volumes, N random crops each, K bases, D channels of an embedding.
 import torch
 from torch import Tensor
 
+from vocokernels.autocast import no_autocast
+
 # what torch.nn.functional.cosine_similarity divides by at least
 NORM_FLOOR = 1e-8
 
 
 def crop_similarity_reference(x_BND: Tensor, bases_BKD: Tensor) -> Tensor:
     """Arguments as for `vocokernels.crop_similarity`, checked; any device."""
-    with torch.autocast(x_BND.device.type, enabled=False):
+    with no_autocast(x_BND):
         dtype = compute_dtype(x_BND, bases_BKD)
         return torch.bmm(_unit_rows(x_BND.to(dtype)), _unit_rows(bases_BKD.to(dtype)).mT)
 

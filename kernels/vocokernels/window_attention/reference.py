@@ -15,6 +15,7 @@ a head.
 import torch
 from torch import Tensor
 
+from vocokernels.autocast import no_autocast
 from vocokernels.window_attention.boxes import Triple, bias_origin, effective_window
 
 
@@ -31,7 +32,7 @@ def window_attention_reference(
     Any device, any floating type: float64 is computed as such, all else in float32, also under
     autocast. Gradients come from autograd.
     """
-    with torch.autocast(qkv.device.type, enabled=False):
+    with no_autocast(qkv):
         return _attend(qkv, bias_table, window, shift, pad_qkv)
 
 
