@@ -1,5 +1,7 @@
 """Chunks written here, held to the decoders of c-blosc 1 and c-blosc 2."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import blosc2
 import numcodecs.blosc
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from vocodata.store import native
 from vocodata.store.blosc_chunk import BLOCKS, COMPRESSORS, UNPARTED, buffer
 
 SIDE = (32, 32, 32)
@@ -38,6 +41,23 @@ def test_both_libraries_read_what_we_write(name, compressor):
     assert len(data) <= chunk.nbytes + 16
     for back in decoded(chunk, data):
         assert np.array_equal(back, chunk)
+
+
+def test_without_the_librarys_encoder_chunks_are_written_all_the_same(monkeypatch):
+    chunk = CHUNKS["tissue"]
+    ours = buffer(chunk, COMPRESSORS["zstd"])
+    monkeypatch.setattr(native, "HAS_ENCODER", False)
+    others = buffer(chunk, COMPRESSORS["zstd"])
+    assert abs(len(ours) - len(others)) < 0.01 * len(others)
+    for back in decoded(chunk, others):
+        assert np.array_equal(back, chunk)
+
+
+def test_threads_encode_side_by_side():
+    chunks = [RNG.normal(40, 25, SIDE).astype(np.int16) for _ in range(16)]
+    alone = [buffer(chunk, COMPRESSORS["zstd"]) for chunk in chunks]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda chunk: buffer(chunk, COMPRESSORS["zstd"]), chunks)) == alone
 
 
 @pytest.mark.parametrize("compressor", COMPRESSORS)

@@ -13,6 +13,7 @@ of 64 slices, at no cost in bytes.
 from __future__ import annotations
 
 import struct
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numcodecs.blosc
@@ -20,6 +21,7 @@ import numcodecs.zstd
 import numpy as np
 
 from vocodata.compiling import compiled
+from vocodata.store import native
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,9 +99,16 @@ def _part_planes(data: NDArray[np.uint8], planes: NDArray[np.uint8]) -> None:
                 planes[block, plane, voxel] = data[first + voxel * width]
 
 
+_of_thread = threading.local()
+
+
 def _zstd(level: int) -> Callable[[NDArray[np.uint8]], bytes]:
     def compress(plane: NDArray[np.uint8]) -> bytes:
-        return bytes(numcodecs.zstd.compress(plane, level))
+        if not native.HAS_ENCODER:
+            return bytes(numcodecs.zstd.compress(plane, level))
+        if not hasattr(_of_thread, "encoder"):
+            _of_thread.encoder = native.ZstdEncoder()
+        return bytes(_of_thread.encoder.compress(plane, level))
 
     return compress
 

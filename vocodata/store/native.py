@@ -1,4 +1,4 @@
-"""The C functions that the compiled reader calls: decoders of c-blosc2 and a CRC-32C.
+"""C functions of the store: decoders of c-blosc2, its zstd encoder, and a CRC-32C.
 
 They lie in wheels that are installed anyway: the streams of our own chunks go straight to the zstd
 and LZ4 that c-blosc2 brings along, other chunks to c-blosc2 itself. Addresses are given to LLVM
@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import llvmlite.binding  # type: ignore[import-untyped]  # ships no types
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 DECOMPRESS_SYMBOL = "voco_blosc2_decompress_ctx"
 ZSTD_SYMBOL = "voco_zstd_decompress"
@@ -67,6 +70,43 @@ class DecodeContext:
             _blosc2.blosc2_free_ctx(ctypes.c_void_p(self.address))
         if _blosc2 is not None and self.zstd_address:
             _blosc2.ZSTD_freeDCtx(ctypes.c_void_p(self.zstd_address))
+
+
+class ZstdEncoder:
+    """zstd with an encoding context that is kept; to make one for each stream is a quarter of it.
+
+    Not for two threads at once. Only where `HAS_ENCODER` is true.
+    """
+
+    def __init__(self) -> None:
+        """Ask the library for a context."""
+        self._address = 0
+        assert _blosc2 is not None
+        create, self._compress = _blosc2.ZSTD_createCCtx, _blosc2.ZSTD_compressCCtx
+        create.restype = ctypes.c_void_p
+        self._compress.argtypes = [
+            *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t),
+            *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int),
+        ]
+        self._compress.restype = ctypes.c_size_t
+        self._address = int(create())
+        self._room = np.empty(0, np.uint8)
+
+    def compress(self, data: NDArray[np.uint8], level: int) -> bytes:
+        """One zstd frame, or the data themselves where a frame would not be shorter."""
+        if self._room.size < data.size:
+            self._room = np.empty(data.size, np.uint8)
+        got = self._compress(
+            *(self._address, self._room.ctypes.data, data.size),
+            *(data.ctypes.data, data.size, level),
+        )
+        # Too little room is a fault to zstd, and faults are sizes beyond any room.
+        return self._room[:got].tobytes() if got < data.size else data.tobytes()
+
+    def __del__(self) -> None:
+        """Give the context back."""
+        if _blosc2 is not None and self._address:
+            _blosc2.ZSTD_freeCCtx(ctypes.c_void_p(self._address))
 
 
 def _package_folder(package: str) -> Path | None:
@@ -134,6 +174,10 @@ HAS_STREAMS = _blosc2 is not None and all(
     for symbol in ("ZSTD_createDCtx", "ZSTD_freeDCtx", "ZSTD_decompressDCtx", "LZ4_decompress_safe")
 )
 """Whether it can decode the streams of a chunk one by one; otherwise c-blosc2 decodes the whole."""
+HAS_ENCODER = _blosc2 is not None and all(
+    hasattr(_blosc2, symbol) for symbol in ("ZSTD_createCCtx", "ZSTD_freeCCtx", "ZSTD_compressCCtx")
+)
+"""Whether zstd streams can be made here; otherwise numcodecs makes them."""
 HAS_CRC32C = _crc32c is not None
 """Whether the compiled reader can check chunks as it reads them."""
 
