@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import logging
+import socket
 import time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -67,6 +68,8 @@ def may_pass(error: BaseException) -> bool:
     """Whether the same request may succeed later."""
     if isinstance(error, _FINAL):
         return False
+    if _is_name_unknown_for_now(error):
+        return True
     status = getattr(error, "code", None)
     if isinstance(status, int):
         return status in PASSING_STATUS
@@ -77,3 +80,9 @@ def may_pass(error: BaseException) -> bool:
             return status in PASSING_STATUS or response["Error"].get("Code") in _PASSING_CODES
     reason = getattr(error, "reason", None)
     return isinstance(error, _CUT_OFF) or isinstance(reason, _CUT_OFF)
+
+
+def _is_name_unknown_for_now(error: BaseException) -> bool:
+    """Whether the name server itself said to try again; urllib hides that in a reason."""
+    cause = getattr(error, "reason", error)
+    return isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN

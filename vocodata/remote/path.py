@@ -100,7 +100,8 @@ def place_of(text: str) -> RemotePath:
         ValueError: A scheme that is not read, no host or bucket, or a user where none belongs; the
             text begins small and ends without a stop.
     """
-    url = urlsplit(re.sub("^([A-Za-z0-9]+):/(?!/)", r"\1://", text))
+    # a key of a bucket may hold a #
+    url = urlsplit(re.sub("^([A-Za-z0-9]+):/(?!/)", r"\1://", text), allow_fragments=False)
     scheme = url.scheme.lower()
     if scheme not in SCHEMES:
         msg = f"{scheme}:// is not read; expected s3:// or https://. Copy the data, or mount it"
@@ -111,6 +112,9 @@ def place_of(text: str) -> RemotePath:
         raise ValueError(msg)
     if scheme == "s3" and (user or url.query):
         msg = "an s3:// URL holds no user and no query; credentials come from the environment"
+        raise ValueError(msg)
+    if scheme != "s3" and "#" in url.path + url.query:
+        msg = f"{redacted(text)} holds a #, which no server is told; write %23 for one in a name"
         raise ValueError(msg)
     access = Access(user=user, query=url.query)
     return RemotePath(f"{scheme}:{access.encoded()}", host, url.path.strip("/"))

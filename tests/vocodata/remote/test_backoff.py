@@ -1,6 +1,7 @@
 """When a request is made again, and after how long."""
 
 import http.client
+import socket
 import urllib.error
 
 import pytest
@@ -22,10 +23,11 @@ def _http(status):
 PASSING = [_aws(503), _aws(500), _aws(429), _aws(400, "SlowDown"),
            _aws(409, "ConditionalRequestConflict"), _http(502), _http(429),
            TimeoutError(), ConnectionResetError(), http.client.IncompleteRead(b""),
-           urllib.error.URLError(TimeoutError())]  # fmt: skip
+           urllib.error.URLError(TimeoutError()),
+           urllib.error.URLError(socket.gaierror(socket.EAI_AGAIN, "for now"))]  # fmt: skip
 FINAL = [_aws(403), _aws(404), _aws(301), _http(400), _http(405), PermissionError(),
          FileNotFoundError(), FileExistsError(), OSError(28, "No space left"),
-         urllib.error.URLError(OSError("name or service not known"))]  # fmt: skip
+         urllib.error.URLError(socket.gaierror(socket.EAI_NONAME, "not known"))]  # fmt: skip
 
 
 @pytest.mark.parametrize("error", PASSING, ids=repr)

@@ -45,11 +45,19 @@ def test_a_url_that_went_through_a_path_is_one_still():
 
 @pytest.mark.parametrize(
     ("url", "told"),
-    [("ftp://host/a", "ftp:// is not read"), ("s3://b/a?x=1", "holds no user and no query")],
+    [
+        ("ftp://host/a", "ftp:// is not read"),
+        ("s3://b/a?x=1", "holds no user and no query"),
+        ("https://host/a#2.zip", "write %23"),
+    ],
 )
 def test_a_url_that_cannot_be_reached_is_refused(url, told):
     with pytest.raises(ValueError, match=told):
         as_path(url)
+
+
+def test_a_key_of_a_bucket_may_hold_any_sign_of_a_name():
+    assert as_path("s3://bucket/data#2/a.nii").key == "data#2/a.nii"
 
 
 def test_a_url_is_no_name_of_a_file(tmp_path, monkeypatch):
