@@ -67,3 +67,17 @@ def test_bfloat16_goes_in_and_comes_out(shape):
     exact = by_torch(x.double(), weight.double())
     assert y.dtype == torch.bfloat16
     assert (y.double() - exact).norm() < 2**-8 * exact.norm()
+
+
+def test_the_gradient_of_a_map_two_voxels_wide_holds_nothing_that_nobody_wrote():
+    x, grad = torch.randn(10, 2, 2, 4, 48), torch.randn(10, 2, 2, 4, 48)
+    weight = torch.randn(48, 48, 3, 3, 3)
+    _, wanted = convolve_backward(grad, x, weight, of_input=True)
+    half = (tensor.bfloat16() for tensor in (grad, x, weight))
+    halves = tuple(half)
+    for _ in range(4):
+        # memory that is given out next holds NaN
+        sizes = [2**k for k in range(8, 18)] * 2 + [3 * 2**k for k in range(8, 16)]
+        del [torch.full((size,), float("nan"), dtype=torch.bfloat16) for size in sizes][:]
+        _, found = convolve_backward(*halves, of_input=True)
+        torch.testing.assert_close(found.float(), wanted, rtol=0.1, atol=0.5)
