@@ -12,7 +12,6 @@ MONAI is never imported: blocks are known by the name and the parts of their cla
 MONAI's file in other projects are patched, too.
 """
 
-from collections.abc import Sequence
 from typing import Any, Self, get_args
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from vocokernels.backends import BackendChoice, resolve_backend
 from vocokernels.errors import PatchError
 from vocokernels.window_attention import window_attention
-from vocokernels.window_attention.boxes import box_classes
+from vocokernels.window_attention.boxes import as_triple, box_classes
 
 BLOCK, LAYER = "SwinTransformerBlock", "BasicLayer"
 _BLOCK_PARTS = ("norm1", "attn", "window_size", "shift_size", "forward_part1")
@@ -142,8 +141,8 @@ class _BoxBlock(_Patched):
             attention.qkv(block.norm1(x_BXYZC)),
             attention.relative_position_bias_table,
             heads=attention.num_heads,
-            window=_triple(block.window_size),
-            shift=_triple(block.shift_size),
+            window=as_triple(block.window_size),
+            shift=as_triple(block.shift_size),
             pad_qkv=_of_a_pad(attention.qkv, x_BXYZC),
             backend=type(self).backend,
         )
@@ -234,7 +233,7 @@ def _check_block(name: str, block: Any) -> None:  # noqa: ANN401 - MONAI's class
             "take maps of three dimensions (spatial_dims=3)."
         )
         raise PatchError(message)
-    _check_attention(where, block.attn, _triple(block.window_size))
+    _check_attention(where, block.attn, as_triple(block.window_size))
 
 
 def _check_attention(where: str, attention: Any, window: tuple[int, int, int]) -> None:  # noqa: ANN401 - as above
@@ -274,8 +273,3 @@ def _dropout_sentence(where: str, share: float) -> str:
 
 def _has_hooks(module: nn.Module) -> bool:
     return any(getattr(module, hooks, None) for hooks in _HOOKS)
-
-
-def _triple(values: Sequence[int]) -> tuple[int, int, int]:
-    x, y, z = values
-    return int(x), int(y), int(z)

@@ -24,8 +24,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vocokernels.crop_similarity.reference import NORM_FLOOR, compute_dtype
+from vocokernels.crop_similarity.reference import NORM_FLOOR
 from vocokernels.launching import launch
+from vocokernels.precision import compute_dtype
 
 # crops and bases are few; 16 is the least that a product takes
 BLOCK_ROWS = 16

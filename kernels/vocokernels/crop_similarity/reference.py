@@ -6,7 +6,7 @@ Shapes: B volumes, N random crops each, K bases, D channels of an embedding.
 import torch
 from torch import Tensor
 
-from vocokernels.autocast import no_autocast
+from vocokernels.precision import compute_dtype, no_autocast
 
 # what torch.nn.functional.cosine_similarity divides by at least
 NORM_FLOOR = 1e-8
@@ -17,12 +17,6 @@ def crop_similarity_reference(x_BND: Tensor, bases_BKD: Tensor) -> Tensor:
     with no_autocast(x_BND):
         dtype = compute_dtype(x_BND, bases_BKD)
         return torch.bmm(_unit_rows(x_BND.to(dtype)), _unit_rows(bases_BKD.to(dtype)).mT)
-
-
-def compute_dtype(*tensors: Tensor) -> torch.dtype:
-    """Type of the computation: float64 if any tensor is, else float32."""
-    is_double = any(tensor.dtype == torch.float64 for tensor in tensors)
-    return torch.float64 if is_double else torch.float32
 
 
 def _unit_rows(rows_D: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vocokernels.crop_similarity.reference import NORM_FLOOR, compute_dtype
+from vocokernels.crop_similarity.reference import NORM_FLOOR
+from vocokernels.precision import compute_dtype
 from vocokernels.voco_loss.reference import EPSILON, Repairs
 
 

@@ -13,8 +13,8 @@ from vocokernels.crop_similarity.kernel import (
     BLOCK_ROWS,
     tile,
 )
-from vocokernels.crop_similarity.reference import compute_dtype
 from vocokernels.launching import launch
+from vocokernels.precision import compute_dtype
 from vocokernels.voco_loss.kernel import (
     _bases_bwd_kernel,
     _cosines_kernel,

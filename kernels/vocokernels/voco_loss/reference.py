@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from vocokernels.crop_similarity.reference import compute_dtype, crop_similarity_reference
+from vocokernels.crop_similarity.reference import crop_similarity_reference
+from vocokernels.precision import compute_dtype
 
 EPSILON = 1e-6
 

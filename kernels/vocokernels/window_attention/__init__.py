@@ -1,13 +1,11 @@
 """Attention in shifted windows of a 3-D map, from q, k, v to the weighted values."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from vocokernels.backends import Backend, check_one_device, chosen_backend
 from vocokernels.errors import BackendUnavailableError, DtypeError, ShapeError
-from vocokernels.window_attention.boxes import Triple, table_length
+from vocokernels.window_attention.boxes import Triple, as_triple, table_length
 from vocokernels.window_attention.cpu import window_attention_cpu
 from vocokernels.window_attention.gpu import window_attention_triton
 from vocokernels.window_attention.reference import window_attention_reference
@@ -89,13 +87,8 @@ def _unfit(qkv: Tensor, heads: int, window: Triple, shift: Triple) -> Backend | 
     if qkv.device.type != "cpu":
         return None
     maps, *sides = qkv.shape[:4]
-    found = is_small(_triple(sides), _triple(window), _triple(shift), heads=maps * heads)
+    found = is_small(as_triple(sides), as_triple(window), as_triple(shift), heads=maps * heads)
     return "cpu" if found else None
-
-
-def _triple(values: Sequence[int]) -> Triple:
-    x, y, z = values
-    return int(x), int(y), int(z)
 
 
 def _check(qkv: Tensor, bias_table: Tensor, pad_qkv: Tensor | None, heads: int) -> None:

@@ -16,6 +16,7 @@ window's flat order*, which is not where they are. That reading is kept (see `_c
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -24,6 +25,12 @@ import torch
 from torch import Tensor
 
 Triple = tuple[int, int, int]
+
+
+def as_triple(values: Sequence[int]) -> Triple:
+    """Three numbers, as plain ones: operators and other people's models hand over lists."""
+    x, y, z = values
+    return int(x), int(y), int(z)
 
 
 class Run(NamedTuple):

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vocokernels.window_attention.boxes import BoxClass, Triple, box_classes
+from vocokernels.precision import compute_dtype
+from vocokernels.window_attention.boxes import BoxClass, Triple, as_triple, box_classes
 from vocokernels.window_attention.slabs import Part, gather, parts, scatter
 from vocokernels.workers import run_shares, share_out, worker_count
 
@@ -59,7 +60,7 @@ def _forward_op(
     shift: Sequence[int],
 ) -> Tensor:
     out = qkv.new_empty(*qkv.shape[:4], qkv.shape[4] // 3)
-    dtype = _compute_dtype(qkv)
+    dtype = compute_dtype(qkv)
     table_HT = bias_table.to(dtype).t().contiguous()
 
     def compute(share: Share) -> None:
@@ -88,7 +89,7 @@ def _backward_op(
     shift: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
-    dtype = _compute_dtype(qkv)
+    dtype = compute_dtype(qkv)
     table_HT = bias_table.to(dtype).t().contiguous()
 
     def compute(share: Share) -> tuple[Tensor, Tensor]:
@@ -119,7 +120,7 @@ def _backward_op(
 
 def _shares(qkv: Tensor, window: Sequence[int], shift: Sequence[int]) -> list[Share]:
     """The parts of all boxes, split among the workers."""
-    kinds = box_classes(_triple(qkv.shape[1:4]), _triple(window), _triple(shift))
+    kinds = box_classes(as_triple(qkv.shape[1:4]), as_triple(window), as_triple(shift))
     scores = sum(kind.tokens**2 * kind.boxes for kind in kinds) * qkv.shape[0]
     workers = worker_count() if scores > WORTH_SHARING else 1
     found = [
@@ -244,16 +245,7 @@ def _table_at(table_HT: Tensor, rows: Tensor) -> Tensor:
 def _sink(qkv: Tensor, pad_qkv: Tensor | None) -> Tensor:
     """What a pad token holds, rounded as the tokens are; it is key and value and asks nothing."""
     pad = qkv.new_zeros(qkv.shape[4]) if pad_qkv is None else pad_qkv.to(qkv.dtype)
-    return pad.to(_compute_dtype(qkv))
-
-
-def _compute_dtype(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
-def _triple(values: Sequence[int]) -> Triple:
-    x, y, z = values
-    return int(x), int(y), int(z)
+    return pad.to(compute_dtype(qkv))
 
 
 @_forward_op.register_fake

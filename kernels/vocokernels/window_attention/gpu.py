@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vocokernels.window_attention.boxes import Triple
+from vocokernels.window_attention.boxes import Triple, as_triple
 
 
 def window_attention_triton(
@@ -40,7 +40,7 @@ def _forward_op(
 ) -> tuple[Tensor, Tensor]:
     from vocokernels.window_attention.launch import forward
 
-    return forward(qkv, bias_table, pad_qkv, _triple(window), _triple(shift))
+    return forward(qkv, bias_table, pad_qkv, as_triple(window), as_triple(shift))
 
 
 @torch.library.custom_op("vocokernels::window_attention_triton_backward", mutates_args=())
@@ -57,12 +57,7 @@ def _backward_op(
     from vocokernels.window_attention.gradients.launch import backward
 
     saved = (qkv, bias_table, pad_qkv, out, lse)
-    return backward(grad_out, *saved, _triple(window), _triple(shift))
-
-
-def _triple(values: Sequence[int]) -> Triple:
-    x, y, z = values
-    return int(x), int(y), int(z)
+    return backward(grad_out, *saved, as_triple(window), as_triple(shift))
 
 
 @_forward_op.register_fake

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vocokernels.window_attention.boxes import Triple
+from vocokernels.window_attention.boxes import Triple, as_triple
 from vocokernels.window_attention.kernel import INTERPRETED, _forward_kernel, _sink_kernel
 from vocokernels.window_attention.plan import PairWork, Plan, RowWork, pair_work, plan, row_work
 from vocokernels.window_attention.tiles import SMALL_TILE, Kernel, Tile, padded_width, tile_of
@@ -46,7 +46,7 @@ class Problem:
     @property
     def map_xyz(self) -> Triple:
         """Tokens along each axis."""
-        return _triple(self.qkv.shape[1:4])
+        return as_triple(self.qkv.shape[1:4])
 
     @property
     def tokens(self) -> int:
@@ -147,7 +147,7 @@ def problem_of(
     qkv: Tensor, bias_table: Tensor, pad_qkv: Tensor | None, window: Triple, shift: Triple
 ) -> Problem:
     """Inputs made contiguous, the table prepared, the plan looked up."""
-    found = plan(_triple(qkv.shape[1:4]), window, shift, qkv.device)
+    found = plan(as_triple(qkv.shape[1:4]), window, shift, qkv.device)
     heads, dtype = bias_table.shape[1], _sum_dtype(qkv.dtype)
     table = torch.full((heads, 3 * found.origin + 2), float("-inf"), dtype=dtype, device=qkv.device)
     torch.mul(bias_table.to(dtype).t(), LOG2_E, out=table[:, : 2 * found.origin + 1])
@@ -194,8 +194,3 @@ def _precision(dtype: torch.dtype) -> str:
 def on_device(tensor: Tensor) -> AbstractContextManager[Any]:
     """Triton launches on the current device, wherever its tensors are."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
-
-
-def _triple(values: Sequence[int]) -> Triple:
-    x, y, z = values
-    return int(x), int(y), int(z)

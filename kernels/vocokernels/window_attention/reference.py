@@ -15,7 +15,7 @@ a head.
 import torch
 from torch import Tensor
 
-from vocokernels.autocast import no_autocast
+from vocokernels.precision import no_autocast
 from vocokernels.window_attention.boxes import Triple, bias_origin, effective_window
 
 

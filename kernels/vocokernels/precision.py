@@ -1,4 +1,4 @@
-"""Arithmetic that keeps its own type whatever the caller's autocast says."""
+"""In which type the operations compute, whatever their inputs and the caller's autocast say."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -12,3 +12,9 @@ def no_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     if not torch.amp.is_autocast_available(device):
         return nullcontext()
     return torch.autocast(device, enabled=False)
+
+
+def compute_dtype(*tensors: Tensor) -> torch.dtype:
+    """Type of a computation: float64 if any tensor is, else float32."""
+    is_double = any(tensor.dtype == torch.float64 for tensor in tensors)
+    return torch.float64 if is_double else torch.float32
