@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -136,8 +137,26 @@ def _scans_of(source: Source, salt: bytes) -> list[Scan]:
             f"is {repeated[0]}. List each once; weight says how often it is drawn."
         )
         raise ManifestError(msg)
-    names = scan_names([_shown(source, entry, salt) for entry in entries])
+    names = scan_names(_told_apart(source, entries, salt))
     return [_scan(source, tree, entry, name) for entry, name in zip(entries, names, strict=True)]
+
+
+def _told_apart(source: Source, entries: list[Entry], salt: bytes) -> list[str]:
+    """What each entry is called; entries that are called alike get a piece of their path's hash.
+
+    `a.nii.gz` and `a.nrrd` are, and files of a list whose last two parts are the same.
+    """
+    shown = [_shown(source, entry, salt) for entry in entries]
+    count = Counter(shown)
+    return [
+        name if count[name] == 1 else f"{name}-{keyed_hash(salt, _place(source, entry), digits=8)}"
+        for name, entry in zip(shown, entries, strict=True)
+    ]
+
+
+def _place(source: Source, entry: Entry) -> str:
+    """Where the entry lies, seen from the root, so that a root may move."""
+    return os.path.relpath(str(entry.image), str(source.root))
 
 
 def _shown(source: Source, entry: Entry, salt: bytes) -> str:

@@ -123,6 +123,27 @@ def test_a_scan_listed_twice_is_refused(root, tmp_path):
         scans(root, layout="datalist", scans="list.json")
 
 
+@pytest.mark.parametrize("keys", [{}, {"names": "hashed"}])
+def test_files_that_differ_in_their_ending_only_are_two_scans(root, keys):
+    touch(root, "a.nii.gz", "a.nrrd", "b.nii.gz")
+    found = scans(root, **keys)
+    assert len({scan.id for scan in found}) == 3
+    assert {scan.image.name for scan in found} == {"a.nii.gz", "a.nrrd", "b.nii.gz"}
+
+
+def test_listed_files_that_are_called_alike_are_told_apart_wherever_the_root_lies(tmp_path):
+    ids = []
+    for place in ("here", "there"):
+        root = tmp_path / place / "data"
+        names = [f"../p{n}/ct/image.nii.gz" for n in (1, 2)]
+        touch(root, "list.json", *names)
+        (root / "list.json").write_text(json.dumps({"training": names}))
+        found = scans(root, layout="datalist", scans=str(root / "list.json"))
+        ids.append([scan.id for scan in found])
+    assert len(set(ids[0])) == 2
+    assert ids[0] == ids[1]
+
+
 def test_bids_takes_ct_files_only(root):
     touch(root, "sub-1/ses-1/anat/sub-1_ses-1_ct.nii.gz", "sub-1/ses-1/anat/sub-1_ses-1_ct.json")
     touch(root, "sub-2/ct/sub-2_ct.nii", "sub-2/anat/sub-2_T1w.nii.gz")
