@@ -8,7 +8,7 @@ written so that the build refuses it and says what to fill in.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vocodata.archives.parts import find_parts
@@ -16,7 +16,7 @@ from vocodata.errors import ManifestError
 from vocodata.layouts import find_entries, looks_like_labels
 from vocodata.manifest import Source
 from vocodata.presets import load_presets
-from vocodata.readers import is_file_name
+from vocodata.readers import is_file_name, suffix_of
 from vocodata.remote.path import RemotePath
 from vocodata.source_catalog import quoted
 from vocodata.tree import Tree, open_tree
@@ -67,15 +67,28 @@ def guess_sources(root: Path) -> list[Guess]:
         if parts:
             known = {guess.root for guess in parts}
             rest = [path for path in inside if path.is_dir() and path not in known]
-            parts += [guess for path in rest if (guess := _loose(path)) is not None]
-            return sorted(parts, key=lambda guess: guess.name.casefold())
-    guess = whole or _loose(root)
-    if guess is None:
+            parts += [guess for path in rest for guess in _loose(path)]
+            parts += _beside(root)
+            return _named_apart(sorted(parts, key=lambda guess: guess.name.casefold()))
+    guesses = [whole] if whole is not None else _loose(root)
+    if not guesses:
         msg = (
             f"{root} holds no scan; expected NIfTI, MHA, NRRD or DICOM files, or archives of them."
         )
         raise ManifestError(msg)
-    return [guess]
+    return guesses
+
+
+def _named_apart(guesses: list[Guess]) -> list[Guess]:
+    """The same, those with a name that is taken numbered."""
+    taken: set[str] = set()
+    apart = []
+    for guess in guesses:
+        names = (guess.name, *(f"{guess.name}-{number}" for number in range(2, len(guesses) + 2)))
+        name = next(name for name in names if name not in taken)
+        taken.add(name)
+        apart.append(replace(guess, name=name))
+    return apart
 
 
 def first_manifest(guesses: list[Guess], *, folder: Path) -> str:
@@ -132,7 +145,7 @@ def _structured(root: Path) -> Guess | None:
     ):
         if tree.glob(sign) and (guess := _tried(root, tree, layout)) is not None:
             return guess
-    return _loose(root) if find_parts(root) else None
+    return next(iter(_loose(root)), None) if find_parts(root) else None
 
 
 def _is_archive(path: Path) -> bool:
@@ -153,25 +166,52 @@ def _tried(root: Path, tree: Tree, layout: str, **keys: str) -> Guess | None:
     return Guess(_name(root), root, layout, images, labels, len(entries), labelled)
 
 
-def _loose(root: Path) -> Guess | None:
-    """A source of scan files or DICOM folders that no list describes."""
+def _loose(root: Path) -> list[Guess]:
+    """Scan files and DICOM folders that no list describes: one source, or one of each."""
     tree = open_tree(root.name, root)
     files = [path for path in tree.files() if is_file_name(path)]
-    if not files:
-        return _tried(root, tree, "dicom")
     below = [path.relative_to(tree.root) for path in files]
     suspects = [path for path in below if looks_like_labels(path)]
     if not suspects:
-        return _tried(root, tree, "auto")
-    for images, labels in _pairings([path for path in below if path not in suspects], suspects):
+        guess = _tried(root, tree, "auto" if files else "dicom")
+        return [guess] if guess else []
+    series = _tried(root, tree, "dicom")
+    beside = [replace(series, name=f"{series.name}-dicom")] if series else []
+    return [_with_labels(root, tree, below, suspects), *beside]
+
+
+def _with_labels(root: Path, tree: Tree, files: list[Path], suspects: list[Path]) -> Guess:
+    """A source of scan files and labels, if only as a doubt."""
+    for images, labels in _pairings([path for path in files if path not in suspects], suspects):
         guess = _tried(root, tree, "glob", images=images, labels=labels)
         if guess is not None and guess.labelled == len(suspects):
             return guess
+    return _doubtful(root, suspects[0])
+
+
+def _doubtful(root: Path, suspect: Path) -> Guess:
     doubt = (
-        f"Scans and labels cannot be told apart ({suspects[0]} looks like labels): say layout: "
+        f"Scans and labels cannot be told apart ({suspect} looks like labels): say layout: "
         "glob, and give images and labels."
     )
     return Guess(_name(root), root, "auto", None, None, 0, 0, doubt)
+
+
+def _beside(root: Path) -> list[Guess]:
+    """Sources of the scan files that lie in a folder beside its subfolders: one each ending."""
+    tree = open_tree(root.name, root)
+    files = [path for path in tree.files() if path.parent == tree.root]
+    names = [path.relative_to(root) for path in files if is_file_name(path)]
+    suspects = [name for name in names if looks_like_labels(name)]
+    if suspects:
+        return [_doubtful(root, suspects[0])]
+    endings = sorted({ending for path in files if (ending := suffix_of(path)) is not None})
+    guesses = [_tried(root, tree, "glob", images=f"*{ending}") for ending in endings]
+    return [
+        replace(guess, name=f"{guess.name}{ending.replace('.', '-')}")
+        for guess, ending in zip(guesses, endings, strict=True)
+        if guess is not None
+    ]
 
 
 def _pairings(scans: list[Path], labels: list[Path]) -> list[tuple[str, str]]:

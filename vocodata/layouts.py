@@ -6,7 +6,7 @@ datalist  the same lists in a JSON file of its own, images may be DICOM folders
 bids      sub-*/**/*_ct.nii.gz
 dicom     every series in every folder that holds DICOM files; names never come from the header
 glob      images by a pattern, labels by a template
-auto      the first of nnunet, msd, bids that fits; else all scan files; else dicom
+auto      the first of nnunet, msd, bids that fits; else all scan files and all of dicom
 
 The root may be a folder or an archive; a layout sees both through a `Tree`.
 """
@@ -85,7 +85,7 @@ def _auto(source: Source, tree: Tree) -> list[Entry]:
             "Say layout: glob, with images and labels."
         )
         raise ManifestError(msg)
-    return [Entry(_stem(source, path), path) for path in files] or _dicom(source, tree)
+    return [Entry(_stem(source, path), path) for path in files] + _dicom(source, tree)
 
 
 def _nnunet(source: Source, tree: Tree) -> list[Entry]:
@@ -161,7 +161,7 @@ def _dicom(source: Source, tree: Tree) -> list[Entry]:
     """One entry a series; a file whose series cannot be told belongs to all beside it."""
     folders: dict[Path, dict[str, list[str]]] = {}
     for path in tree.files():
-        series = tree.series_of(path)
+        series = None if is_file_name(path) else tree.series_of(path)
         if series is not None:
             folders.setdefault(path.parent, {}).setdefault(series, []).append(path.name)
     entries = []

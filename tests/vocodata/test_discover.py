@@ -206,6 +206,14 @@ def test_auto_takes_all_scan_files_but_does_not_guess_which_are_labels(root):
         scans(root)
 
 
+def test_auto_takes_dicom_series_beside_scan_files(root):
+    touch(root, "a.nii.gz")
+    touch_dicom(root, "a/1", "a/2", "p2/1")
+    found = scans(root)
+    assert {scan.image.name for scan in found} == {"a.nii.gz", "a", "p2"}
+    assert len({scan.id for scan in found}) == 3
+
+
 def test_auto_takes_a_folder_with_a_files_name_so_that_it_is_accounted_for(root):
     touch(root, "a.nii.gz/part", "b.nii.gz")
     assert [scan.id for scan in scans(root)] == ["a/a", "a/b"]

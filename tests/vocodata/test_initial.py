@@ -46,6 +46,47 @@ def test_a_folder_of_patients_is_one_source(tmp_path):
     assert (source.layout, source.expected, len(scans)) == ("dicom", 2, 2)
 
 
+def test_files_and_dicom_folders_side_by_side_are_all_found(tmp_path):
+    touch(tmp_path / "data", "a.nrrd")
+    touch_dicom(tmp_path / "data", "p1/1", "p2/1")
+    ((source,), scans) = guessed(tmp_path / "data", tmp_path)
+    assert (source.layout, source.expected, len(scans)) == ("auto", 3, 3)
+
+
+def test_dicom_folders_beside_files_with_labels_are_a_source_of_their_own(tmp_path):
+    root = tmp_path / "data"
+    touch(root, "img/1.nii.gz", "label/1.nii.gz")
+    touch_dicom(root, "p1/1")
+    sources, scans = guessed(root, tmp_path)
+    assert [(s.name, s.layout) for s in sources] == [("data", "glob"), ("data-dicom", "dicom")]
+    assert len(scans) == 2
+
+
+def test_files_beside_the_folders_of_data_sets_are_not_passed_over(tmp_path):
+    root = tmp_path / "data"
+    touch(root, "BTCV/imagesTr/a_0000.nii.gz", "x.nii.gz", "y.nrrd", "notes.txt")
+    sources, scans = guessed(root, tmp_path)
+    assert [(s.name, s.images) for s in sources] == [
+        ("btcv", None),
+        ("data-nii-gz", "*.nii.gz"),
+        ("data-nrrd", "*.nrrd"),
+    ]
+    assert len(scans) == 3
+
+
+def test_labels_beside_the_folders_of_data_sets_are_left_to_the_user(tmp_path):
+    root = tmp_path / "data"
+    touch(root, "BTCV/imagesTr/a_0000.nii.gz", "x.nii.gz", "x_seg.nii.gz")
+    assert [bool(guess.doubt) for guess in guess_sources(root)] == [False, True]
+
+
+def test_folders_of_like_names_become_sources_of_different_names(tmp_path):
+    root = tmp_path / "data"
+    touch(root, *(f"{name}/imagesTr/a_0000.nii.gz" for name in ("pär", "pör", "p-r")))
+    sources, _ = guessed(root, tmp_path)
+    assert sorted(source.name for source in sources) == ["p-r", "p-r-2", "p-r-3"]
+
+
 def test_one_file_name_in_every_folder_is_paired_with_its_labels(tmp_path):
     root = tmp_path / "data"
     touch(root, *(f"s{n}/{kind}.nii.gz" for n in range(3) for kind in ("ct", "segmentation")))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from vocodata.archives.members import Archive, Member, Packed, safe_path
 from vocodata.archives.tree import ArchiveTree, may_be_dicom
 from vocodata.errors import ManifestError, RemoteError, UnreadableScanError
+from vocodata.readers import is_file_name
 from vocodata.remote import objects
 from vocodata.remote.fetching import fetch_head
 
@@ -55,7 +56,7 @@ class BucketTree(ArchiveTree):
 
     @cached_property
     def _series(self) -> dict[Path, str | None]:
-        paths = [path for path in self.files() if path in self._members]
+        paths = [p for p in self.files() if p in self._members and not is_file_name(p)]
         return dict(zip(paths, objects.many(self._one_series, paths), strict=True))
 
     def _one_series(self, path: Path) -> str | None:
