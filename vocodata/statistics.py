@@ -79,8 +79,9 @@ def histogram(values: NDArray[np.float64]) -> dict[str, list[float]]:
     if values.size == 0:
         return {"edges": [], "counts": []}
     low, high = float(values.min()), float(values.max())
-    bins = BINS if high > low else 1
-    counts, edges = np.histogram(values, bins, (low, high if high > low else low + 1))
+    if low == high:
+        return {"edges": [round(low, 4), round(high, 4)], "counts": [values.size]}
+    counts, edges = np.histogram(values, BINS, (low, high))
     return {"edges": [round(float(e), 4) for e in edges], "counts": counts.tolist()}
 
 

@@ -6,6 +6,7 @@ also long after. A store that has moved away leaves the pictures out and says so
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,7 +129,8 @@ def summary(run: str | Path) -> dict[str, Any]:
 
 def pretrain_command(config: PretrainConfig) -> str:
     """The command that does a run again, from its saved settings."""
-    return f"voco train pretrain --recipe {config.out}/{CONFIG_NAME} --out {config.out}-again"
+    recipe, again = (shlex.quote(f"{config.out}{end}") for end in (f"/{CONFIG_NAME}", "-again"))
+    return f"voco train pretrain --recipe {recipe} --out {again}"
 
 
 def _pictures(config: PretrainConfig, run: Path) -> _Pictures:
@@ -186,7 +188,9 @@ def _figures(record: RunRecord, guess: float) -> list[Figure]:
     ]
     held = record.last("heldout_position_accuracy")
     if held is not None:
-        note = f"scans never trained on; a constant guess gets {guess:.2f}"
+        exact = record.last("heldout_constant_guess")
+        there = guess if exact is None else exact
+        note = f"scans never trained on; a constant guess gets {there:.2f}"
         figures.append(Figure("Position accuracy, held-out", f"{held:.2f}", note))
     return figures
 

@@ -44,7 +44,9 @@ def test_figures_add_up(built):
 
 @pytest.mark.parametrize(("values", "counts"), [([], []), ([3, 3], [2])])
 def test_a_histogram_of_nothing_and_of_one_value(values, counts):
-    assert histogram(np.array(values, float))["counts"] == counts
+    made = histogram(np.array(values, float))
+    assert made["counts"] == counts
+    assert set(made["edges"]) == set(values)
 
 
 def test_the_page_shows_every_scan_and_needs_nothing_else(built, tmp_path):

@@ -23,7 +23,7 @@ from vocotrain.report import duration, pretrain_page, summary, training_seconds,
 from vocotrain.report_finetune import finetune_card, fullest_slice
 from vocotrain.report_page import Accounting, Figure, Page, render
 from vocotrain.report_parts import constant_guess, position_card
-from vocotrain.run_record import RunRecord
+from vocotrain.run_record import RunRecord, read_run
 
 HOSTILE = "<script>alert('1')</script>"
 
@@ -116,6 +116,8 @@ def test_a_report_shows_the_scans_the_curves_the_task_and_the_accounting(run):
     for words in ("held out", "trained on", "Position accuracy", "2 found = 2 in the store"):
         assert words in page.text, words
     assert f"{summary(run)['loss']:.2f}" in page.text
+    guess = read_run(run).last("heldout_constant_guess")
+    assert f"scans never trained on; a constant guess gets {guess:.2f}" in page.text
     tags = [tag for tag, _ in page.tags]
     assert tags.count("img") == 2 * 3 + 1
     assert tags.count("svg") == 2 + 1
