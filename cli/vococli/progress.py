@@ -181,7 +181,8 @@ class Progress:
         if event.stage in SENTENCES:
             # A run begins or ends: whatever bars there are belong to what was before.
             self._shower.close()
-            self.say(f"{event.stage}: {_words(event.values)}")
+            message = event.values.get("message")
+            self.say(f"{event.stage}: {_words(event.values) if message is None else message}")
         elif event.stage not in SILENT:
             shown = {name: event.values[key] for key, name in SHOWN.items() if key in event.values}
             self._shower.tick(Tick(event.stage, event.step, event.total, _words(shown)))

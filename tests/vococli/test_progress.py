@@ -81,9 +81,11 @@ def test_a_run_shows_its_main_numbers_and_keeps_quiet_about_checkpoints():
     values = {"loss": 0.51234, "intra": 0.4, "position_accuracy": 0.25, "lr": 0.1}
     progress.train(ProgressEvent("train", 1, 2, values))
     progress.train(ProgressEvent("checkpoint", 1, 2, {"path": "x"}))
+    progress.train(ProgressEvent("warning", 1, 2, {"message": "It is late."}))
     assert stream.getvalue().splitlines() == [
         "start: device cpu",
         "train 1/2 loss 0.5123  position accuracy 0.25",
+        "warning: It is late.",
     ]
 
 
