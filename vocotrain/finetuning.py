@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from dataclasses import replace
@@ -235,7 +236,7 @@ def stopped(run: FinetuneRun, number: int) -> TrainingStoppedError:
     msg = (
         f"Stopped by {signal.Signals(number).name} after step {run.step} of "
         f"{run.lesson.plan.steps}; a checkpoint was written. Go on by "
-        f"`voco train finetune --resume {run.out}`."
+        f"`voco train finetune --resume {shlex.quote(str(run.out))}`."
     )
     run.tell("stopped", signal=signal.Signals(number).name)
     return TrainingStoppedError(msg, number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from typing import TYPE_CHECKING
 
@@ -197,6 +198,6 @@ def stopped(run: Run, number: int) -> TrainingStoppedError:
     msg = (
         f"Stopped by {signal.Signals(number).name} after step {run.step} of "
         f"{run.config.train.steps}, with a checkpoint. Go on with "
-        f"`voco train pretrain --resume {run.out}`."
+        f"`voco train pretrain --resume {shlex.quote(str(run.out))}`."
     )
     return TrainingStoppedError(msg, number)

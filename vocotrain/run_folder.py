@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ def check_free(out: Path) -> None:
     if out.is_dir() and any(item.name != LOCK_NAME for item in out.iterdir()):
         msg = (
             f"Run folder {out} is not empty; expected a new or empty folder. Go on with that run "
-            f"by --resume {out}, or choose another --out."
+            f"by --resume {shlex.quote(str(out))}, or choose another --out."
         )
         raise RunExistsError(msg)
 

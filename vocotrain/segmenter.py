@@ -6,6 +6,7 @@ was trained to see and say. So the file travels alone.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -133,8 +134,9 @@ def _no_segmenter(path: Path, metadata: dict[str, Any]) -> str:
     what = "weights without the names of classes, a grid and a window"
     if metadata.get("architecture") == _ENCODER:
         what = "a pretrained encoder without a decoder"
+    start = shlex.quote(str(path))
     return (
         f"{path} holds {what}; predicting needs a network that was fine-tuned here. Fine-tune it "
-        f"first: `voco train finetune --from {path} --task NAME --data STORE --out RUN`, then "
+        f"first: `voco train finetune --from {start} --task NAME --data STORE --out RUN`, then "
         "predict with that run."
     )

@@ -1,5 +1,6 @@
 """`voco data ...`: from scans to a store."""
 
+import shlex
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -93,7 +94,7 @@ def build(
     if report.exceeds(max_excluded):
         typer.echo(
             f"Error: {sum(report.excluded.values())} scans are excluded; --max-excluded allows "
-            f"{max_excluded}. `voco data status {report.store}` lists them.",
+            f"{max_excluded}. `voco data status {shlex.quote(str(report.store))}` lists them.",
             err=True,
         )
         raise typer.Exit(INPUT_DATA)

@@ -1,5 +1,6 @@
 """`voco data init` and `voco data plan`: what is there, and what a build of it takes."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +57,8 @@ def init(
         return
     rows = [(s.name, s.layout, s.preset, s.expected or "?", s.root) for s in sources]
     print_table(("source", "layout", "preset", "scans", "root"), rows)
-    typer.echo(f"Written: {out}. Choose each preset there, then: voco data plan --sources {out}")
+    then = f"voco data plan --sources {shlex.quote(str(out))}"
+    typer.echo(f"Written: {out}. Choose each preset there, then: {then}")
 
 
 def plan(
