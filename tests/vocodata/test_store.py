@@ -237,6 +237,10 @@ def test_what_is_not_there_is_said(built, call, words):
 def test_a_folder_that_is_no_store_is_refused(tmp_path, built):
     with pytest.raises(StoreError, match=r"is no store: it has no zarr\.json"):
         open_store(tmp_path)
+    with pytest.raises(StoreError, match=r"is no store: it is not there, seen from /"):
+        open_store("nowhere.zarr")
+    with pytest.raises(StoreError, match=r"is no store: it is a file"):
+        open_store(built / "zarr.json")
     with pytest.raises(StoreError, match="a web server is read only"):
         open_store("https://host/ct.zarr")
     root = built / "zarr.json"

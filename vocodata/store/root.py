@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vocodata.errors import StoreError
@@ -34,7 +35,6 @@ from vocodata.store.metadata import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
-    from pathlib import Path
 
 
 def publish(
@@ -176,6 +176,15 @@ def _local_size(path: Path) -> int | None:
         return None
 
 
+def _what_is_wrong(root: Path) -> str:
+    """Why there is no document in a root."""
+    if isinstance(root, RemotePath) or root.is_dir():
+        return f"it has no {DOCUMENT}"
+    if root.exists():
+        return "it is a file"
+    return "it is not there" if root.is_absolute() else f"it is not there, seen from {Path.cwd()}"
+
+
 def read_attributes(root: Path) -> dict[str, Any]:
     """The `voco` attributes of a store's root.
 
@@ -184,8 +193,8 @@ def read_attributes(root: Path) -> dict[str, Any]:
     """
     try:
         document = json.loads((root / DOCUMENT).read_bytes())
-    except FileNotFoundError as error:
-        msg = f"{root} is no store: it has no {DOCUMENT}. Give the folder that a build wrote."
+    except (FileNotFoundError, NotADirectoryError) as error:
+        msg = f"{root} is no store: {_what_is_wrong(root)}. Give the folder that a build wrote."
         raise StoreError(msg) from error
     except (OSError, ValueError) as error:
         msg = f"{root / DOCUMENT} cannot be read ({error}). Build again with --resume."
