@@ -14,7 +14,7 @@ from vocodata.geometry import Size, Spacing, Volume
 from vocodata.readers import read_volume, suffix_of
 from vocodata.write_nifti import write_labels
 from vocotrain.device import chosen_precision, device_kind
-from vocotrain.errors import RunExistsError
+from vocotrain.errors import ConfigError, RunExistsError
 from vocotrain.progress import OnEvent, ProgressEvent, silent
 from vocotrain.run_folder import write_json
 from vocotrain.segment import segment_scan
@@ -96,6 +96,7 @@ def predict(
 
     Raises:
         CheckpointError: Weights that are no segmenter.
+        ConfigError: A name for the labels that is of another format.
         RunExistsError: The label file is there already.
         UnreadableScanError: A scan that cannot be read; other `VocoDataError`s likewise.
         ValueError: An overlap outside [0, 1).
@@ -160,6 +161,9 @@ def _places(out: Path, name: str) -> tuple[Path, Path]:
     ending = next((ending for ending in _ENDINGS if out.name.endswith(ending)), None)
     if ending:
         return out, out.with_name(f"{out.name.removesuffix(ending)}.json")
+    if suffix_of(out) and not out.is_dir():
+        msg = f"{out} ends in {suffix_of(out)}; labels are written as NIfTI. Call it .nii.gz."
+        raise ConfigError(msg)
     return out / f"{name}_seg.nii.gz", out / f"{name}_seg.json"
 
 

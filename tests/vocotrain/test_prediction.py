@@ -14,7 +14,13 @@ from vocodata.errors import ImplausibleScanError, UnreadableScanError
 from vocodata.geometry import Size, Spacing, Volume
 from vocodata.store import open_store
 from vocotrain.device import PRECISIONS
-from vocotrain.errors import CheckpointError, LabelsError, RunExistsError, WeightsFileError
+from vocotrain.errors import (
+    CheckpointError,
+    ConfigError,
+    LabelsError,
+    RunExistsError,
+    WeightsFileError,
+)
 from vocotrain.evaluation import evaluate_native, evaluate_store_grid
 from vocotrain.labelled_scans import split_scans
 from vocotrain.models.encoder import VoCoEncoder
@@ -130,6 +136,12 @@ def test_labels_that_are_there_are_not_replaced_unless_told(tmp_path):
     predict(FAKE, scan, tmp_path, overwrite=True)
     with pytest.raises(RunExistsError, match="is there already"):
         predict(FAKE, scan, scan)
+
+
+def test_a_name_of_another_format_is_not_taken_for_a_folder(tmp_path):
+    with pytest.raises(ConfigError, match=r"ends in \.mha; labels are written as NIfTI"):
+        predict(tmp_path, tmp_path / "scan.nii.gz", tmp_path / "labels.mha")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_overlap_of_one_is_refused(tmp_path):
