@@ -55,6 +55,20 @@ def load_run_config(run: Path, sets: Sequence[str] = ()) -> PretrainConfig:
     return load_config(run / CONFIG_NAME, sets, values={"out": str(run)})
 
 
+def check_steps(out: Path, *, done: int, wanted: int) -> None:
+    """Refuse to end a run at a step that lies behind it.
+
+    Raises:
+        ResumeMismatchError: It has done more steps than are wanted.
+    """
+    if done > wanted:
+        msg = (
+            f"Run {out} has done {done} steps; expected train.steps of at least that, got "
+            f"{wanted}. Give more steps, or start a new run."
+        )
+        raise ResumeMismatchError(msg)
+
+
 def check_resumable(config: PretrainConfig, digest: str) -> None:
     """Refuse to go on with what would not be the same run.
 

@@ -23,7 +23,7 @@ from vocotrain.metrics import MetricsLog, StepClock, TermMeans
 from vocotrain.monitor import Monitor, make_monitor
 from vocotrain.objective import VoCo
 from vocotrain.progress import OnEvent, ProgressEvent, Value
-from vocotrain.resume import check_resumable, check_same_exclusions
+from vocotrain.resume import check_resumable, check_same_exclusions, check_steps
 from vocotrain.run_folder import (
     CHECKPOINTS_NAME,
     CONFIG_NAME,
@@ -207,6 +207,7 @@ def _assembled(
         scaler.load_state_dict(found.state["scaler"])
         means.restore(found.tensors["means.sums"], found.state["means_count"])
     step = found.step if found is not None else 0
+    check_steps(out, done=step, wanted=config.train.steps)
     if world.is_writer:
         _write_papers(config, data, device, precision, world)
     return Run(

@@ -211,6 +211,13 @@ def test_other_settings_are_refused_on_resume_and_named(copied):
         pretrain(config, resume=True)
 
 
+def test_a_run_cannot_end_before_the_step_it_has_reached(copied):
+    before = (copied / "config.yaml").read_text()
+    with pytest.raises(ResumeMismatchError, match=r"done \d steps; expected train.steps.*got 1"):
+        pretrain(load_run_config(copied, ["train.steps=1"]), resume=True)
+    assert (copied / "config.yaml").read_text() == before
+
+
 def test_resuming_what_is_no_run_is_refused(store, tmp_path):
     with pytest.raises(CheckpointError, match=r"has no config\.yaml, so it is no run"):
         pretrain(small_run(store, tmp_path), resume=True)
