@@ -57,7 +57,7 @@ def inspect_path(path: Path) -> Inspection:
         path: A store's folder or URL, a run's folder, a file of weights, a scan or a DICOM folder.
 
     Raises:
-        ConfigError: Nothing is there.
+        ConfigError: Nothing is there, or a folder of stores and runs.
         VocoDataError: A scan that cannot be read; any other folder counts as a DICOM series.
         VocoTrainError: A damaged run or file of weights.
     """
@@ -76,7 +76,16 @@ def inspect_path(path: Path) -> Inspection:
         # A damaged store says so; whatever else has no zarr.json is taken for a scan.
         if (path / "zarr.json").exists():
             raise
+    if path.is_dir() and (known := sorted(filter(_is_known, path.iterdir()))):
+        names = ", ".join(str(each) for each in known)
+        msg = f"{path} is no store, run or scan itself; it holds {names}. Give one of those."
+        raise ConfigError(msg)
     return _scan(path)
+
+
+def _is_known(path: Path) -> bool:
+    """Whether a folder is a store or a run."""
+    return (path / "zarr.json").is_file() or (path / CONFIG_NAME).is_file()
 
 
 def _run(path: Path) -> Inspection:

@@ -32,6 +32,14 @@ def test_any_other_folder_is_taken_for_a_dicom_series(tmp_path):
         inspect_path(tmp_path)
 
 
+def test_a_folder_of_stores_and_runs_says_which(tmp_path):
+    for name in ("b/config.yaml", "a.zarr/zarr.json", "other/x"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ConfigError, match=r"it holds \S+a\.zarr, \S+b\. Give one of those"):
+        inspect_path(tmp_path)
+
+
 def test_metadata_of_weights_is_opened(tmp_path):
     path = tmp_path / "w.safetensors"
     tensors = {"a": np.zeros((2, 3), np.float32), "index": np.zeros(4, np.int64)}
