@@ -6,6 +6,7 @@ a manifest's, a folder's, or a list.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,7 +129,7 @@ def _other_side(
             raise ManifestError(msg) from error
         if (path / DOCUMENT).exists():
             return store_fingerprints(path), {}
-        scans = find_scans(load_manifest(path) if path.is_file() else _folder(path))
+        scans = find_scans(load_manifest(path)) if path.is_file() else _scans_in(path)
     else:
         scans = list(against)
     found: dict[str, Fingerprint] = {}
@@ -149,10 +150,17 @@ def _fingerprint_of(scan: Scan) -> Fingerprint:
         return parse_fingerprint(fingerprint(orient_ras(volume)))
 
 
-def _folder(folder: Path) -> Manifest:
-    """A manifest of whatever scans lie in a folder."""
+def _scans_in(folder: Path) -> list[Scan]:
+    """Whatever scans lie in a folder."""
     if not folder.exists():
         msg = f"{folder} is not there; expected a store, a manifest or a folder of scans."
         raise ManifestError(msg)
     source = Source(name="against", root=folder.resolve(), preset="abdomen")
-    return Manifest(version=1, sources=(source,))
+    try:
+        return find_scans(Manifest(version=1, sources=(source,)))
+    except ManifestError as error:
+        msg = (
+            f"{folder}: {error.detail} A manifest can say it, and be given in place of the folder; "
+            f"`voco data init {shlex.quote(str(folder))}` writes a first one."
+        )
+        raise ManifestError(msg) from error

@@ -32,6 +32,15 @@ def test_a_folder_that_is_not_there_is_refused(doubled, tmp_path):
         find_leaks(doubled / "a.zarr", "gs://b")
 
 
+def test_a_folder_with_labels_is_refused_with_a_way_out(doubled, tmp_path):
+    folder = tmp_path / "my tests"
+    folder.mkdir()
+    for name in ("a.nii.gz", "a_seg.nii.gz"):
+        (folder / name).write_bytes(b"x")
+    with pytest.raises(ManifestError, match=r"a_seg.*looks like labels.*data init '.*tests'`"):
+        find_leaks(doubled / "a.zarr", folder)
+
+
 def test_leaks_are_found_in_a_list_of_scans_and_counted(doubled):
     paths = [doubled / "b" / f"{name}.nii" for name in ("forced", "other", "missing")]
     scans = [Scan(f"t/{p.stem}", "t", p.stem, p, None, None, "abdomen") for p in paths]
