@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from vocodata.archives import unpacked
 from vocodata.discover import find_scans
-from vocodata.duplicates import Kind, links, store_fingerprints
+from vocodata.duplicates import Kind, Link, links, store_fingerprints
 from vocodata.errors import ManifestError, VocoDataError
 from vocodata.fingerprint import Fingerprint, fingerprint, parse_fingerprint
 from vocodata.geometry import orient_ras
@@ -24,7 +24,7 @@ from vocodata.store.metadata import DOCUMENT
 from vocodata.store.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from vocodata.discover import Scan
     from vocodata.store.store import Store
@@ -109,13 +109,30 @@ def find_leaks(
     outside = {("against", key): value for key, value in there.items()}
     keyed = {"\n".join(key): value for key, value in (inside | outside).items()}
     leaks = []
-    for link in links(keyed):
+    for link in _every_copy(links(keyed)):
         (side, scan), (other_side, other) = (key.split("\n") for key in (link.one, link.other))
         if side != other_side:
             scan, other = (scan, other) if side == "store" else (other, scan)
             leaks.append(Leak(link.kind, scan, other, link.evidence))
     ordered = sorted(leaks, key=lambda leak: (leak.scan, leak.against))
     return LeakReport(len(there), unreadable, tuple(ordered), opened.digest)
+
+
+def _every_copy(found: Iterable[Link]) -> Iterator[Link]:
+    """The same links, and of exact copies each with each: no copy of a leaked scan may stay.
+
+    `links` joins copies with the first of them only; that is one of the store, if any is.
+    """
+    copies: dict[str, list[str]] = {}
+    for link in found:
+        if link.kind == "near":
+            yield link
+            continue
+        of_store = copies.setdefault(link.one, [link.one])
+        if link.other.startswith("store\n"):
+            of_store.append(link.other)
+        else:
+            yield from (link._replace(one=one) for one in of_store)
 
 
 def _other_side(

@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
 from tests.vocodata.bodies import body, save_body
+from vocodata.building import build
 from vocodata.discover import Scan
 from vocodata.errors import ManifestError
 from vocodata.leaks import find_leaks
@@ -15,6 +18,19 @@ def test_leaks_are_found_in_a_folder_a_store_and_a_manifest(doubled, against):
     kinds = {(leak.scan, leak.kind) for leak in report.leaks}
     assert ("a/s1", "exact") in kinds
     assert report.unreadable == {}
+
+
+def test_every_copy_of_a_leaked_scan_is_told(tmp_path):
+    for place, name, seed in (("a", "x", 1), ("a", "y", 1), ("a", "z", 2), ("b", "u", 1)):
+        save_body(tmp_path / place, name, body(seed).data_XYZ)
+    save_body(tmp_path / "b", "v", body(1).data_XYZ)
+    source = {"name": "a", "root": "a", "preset": "demo"}
+    (tmp_path / "m.yaml").write_text(json.dumps({"version": 1, "sources": [source]}))
+    build(tmp_path / "m.yaml", tmp_path / "ct.zarr", workers=0)
+    report = find_leaks(tmp_path / "ct.zarr", tmp_path / "b")
+    assert report.scans == ("a/x", "a/y")
+    assert report.leaked == ("against/u", "against/v")
+    assert len(report.leaks) == 4
 
 
 def test_a_file_that_cannot_be_read_is_said_to_be_unchecked(doubled, tmp_path):
