@@ -1,7 +1,7 @@
 """Results on stdout: aligned lines for people, one JSON document for machines."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -41,18 +41,41 @@ def plan_and_fact(
     >>> plan_and_fact(None, {"scans": 2, "bytes": 5e9, "seconds": 7200, "worker_bytes": 8e8})[1]
     ('disk', '', '5.00 GB')
     """
-    units = {
-        "scans": ("scans", 1, "{:.0f}"),
-        "bytes": ("disk", 1e9, "{:.2f} GB"),
-        "seconds": ("core hours", 3600, "{:.2f}"),
-        "worker_bytes": ("memory a worker", 1e9, "{:.2f} GB"),
+    units: dict[str, tuple[str, Callable[[float], str]]] = {
+        "scans": ("scans", "{:.0f}".format),
+        "bytes": ("disk", size_words),
+        "seconds": ("time of one core", time_words),
+        "worker_bytes": ("memory a worker", size_words),
     }
 
     def shown(values: Mapping[str, float] | None, key: str) -> str:
-        _, unit, form = units[key]
-        return "" if values is None else form.format(values[key] / unit)
+        return "" if values is None else units[key][1](values[key])
 
-    return [(name, shown(plan, key), shown(fact, key)) for key, (name, _, _) in units.items()]
+    return [(name, shown(plan, key), shown(fact, key)) for key, (name, _) in units.items()]
+
+
+def size_words(count: float) -> str:
+    """Bytes in the unit that fits.
+
+    >>> [size_words(count) for count in (0, 967_923, 5.2e9, 7.1e12)]
+    ['0 kB', '968 kB', '5.20 GB', '7.10 TB']
+    """
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= factor:
+            return f"{count / factor:.2f} {unit}"
+    return f"{count / 1e3:.0f} kB"
+
+
+def time_words(seconds: float) -> str:
+    """A time in the unit that fits.
+
+    >>> [time_words(seconds) for seconds in (0.3, 90, 5400)]
+    ['0.3 s', '1.5 min', '1.5 h']
+    """
+    for unit, factor in (("h", 3600), ("min", 60)):
+        if seconds >= factor:
+            return f"{seconds / factor:.1f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def _words(value: object) -> str:

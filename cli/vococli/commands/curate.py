@@ -79,7 +79,7 @@ def dedup(
         print_json(plain(clusters))
     else:
         print_table(("kind", "scans"), [(each.kind, "  ".join(each.scans)) for each in clusters])
-        typer.echo(f"{len(clusters)} groups of scans that are one")
+        typer.echo(f"groups of scans that are one: {len(clusters)}")
 
 
 def leak_check(
@@ -129,7 +129,9 @@ def leak_check(
     print_table(("kind", "in the store", "against", "evidence"), rows)
     print_table(("unreadable", "reason"), list(found.unreadable.items()))
     print_table(header, by_task)
-    typer.echo(f"{len(found.scans)} scans of the store are among {found.checked} on the other side")
+    typer.echo(
+        f"{len(found.scans)} of the store's scans are among the {found.checked} on the other side"
+    )
 
 
 def add_to(app: typer.Typer) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vococli.errors import ENVIRONMENT
-from vococli.output import print_facts, print_json, print_table
+from vococli.output import print_facts, print_json, print_table, size_words, time_words
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -72,23 +72,24 @@ def plan(
     from vocodata.manifest import load_manifest
 
     forecast = forecast_build(load_manifest(sources), out)
-    hours, cores = forecast.seconds / 3600, usable_cores()
+    cores = usable_cores()
     if as_json:
         print_json(forecast)
     else:
         rows = [
-            (s.name, s.scans, s.expected or "", f"{s.bytes / 1e9:.2f}", f"{s.voxels / 1e6:.0f}")
+            (s.name, s.scans, s.expected or "", size_words(s.bytes), f"{s.voxels / 1e6:.0f}")
             for s in forecast.sources
         ]
-        print_table(("source", "scans", "expected", "GB", "Mvoxels"), rows)
-        free = "" if forecast.free_bytes is None else f", {forecast.free_bytes / 1e9:.1f} free"
+        print_table(("source", "scans", "expected", "disk", "Mvoxels"), rows)
+        free = "" if forecast.free_bytes is None else f", {size_words(forecast.free_bytes)} free"
+        took, shared = time_words(forecast.seconds), time_words(forecast.seconds / cores)
         print_facts(
             [
                 ("scans", f"{forecast.scans}, {forecast.headers_read} headers read"),
                 ("excluded by header", forecast.unreadable),
-                ("disk", f"{forecast.bytes / 1e9:.2f} GB{free}"),
-                ("time", f"{hours:.2f} core hours, {hours / cores:.2f} hours on {cores} cores"),
-                ("memory a worker", f"{forecast.worker_bytes / 1e9:.2f} GB ({forecast.largest})"),
+                ("disk", f"{size_words(forecast.bytes)}{free}"),
+                ("time", f"{took} of one core, {shared} on {cores}"),
+                ("memory a worker", f"{size_words(forecast.worker_bytes)} ({forecast.largest})"),
                 ("fits", forecast.fits),
                 *(("count", fault) for fault in forecast.count_faults),
             ]
