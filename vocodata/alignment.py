@@ -2,14 +2,16 @@
 
 A pair of scans is one scan packed twice if many landmarks of the one come to lie on alike
 landmarks of the other under one of the 48 ways of naming and reversing the axes and one shift.
-Different people have alike organs, but not to within a few millimetres everywhere.
+Different people have alike organs, so landmarks of theirs fall near each other as well: but not as
+near, and not as equal in brightness and contrast. The evidence weighs both, landmark by landmark.
 
-Shape letters: T turns; N, M landmarks of the two scans; P pairs of alike landmarks.
+Shape letters: T turns; N, M landmarks of the two scans; P pairs of alike landmarks; K matches.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -24,6 +26,17 @@ if TYPE_CHECKING:
 TOLERANCE_MM = 3.5
 LEVEL_TOLERANCE = 0.12
 CONTRAST_RATIO = 2.0
+REACH_MM = 4.5
+"""How far apart matches may lie once the shift is fitted; as far, landmarks of strangers do too."""
+SPREAD_MM, SPREAD_LEVEL, SPREAD_LOG_CONTRAST = 1.0, 0.02, 0.1
+"""Mean deviations of one landmark in two packings; strangers' are spread over what is alike."""
+OFF = 0.2
+"""How often one of these is far off nonetheless: by a border, or thick slices."""
+STRAY = 0.3
+"""How often a match in two packings is no better than one of strangers."""
+MATCHED_OF_ONE, MATCHED_OF_STRANGERS = 0.5, 0.2
+"""Of possible landmarks: two packings under hard edits, and strangers at the best of all shifts."""
+_FITS = 3
 
 TURNS = np.array(
     [
@@ -43,45 +56,51 @@ class Alignment(NamedTuple):
         matched: Landmarks that come to lie on an alike one.
         possible: The fewer of the two scans' landmarks inside the part that both show.
         turn: Which of `TURNS`.
+        evidence: Logarithm of how much likelier this is of one body than of two.
     """
 
     matched: int
     possible: int
     turn: int
-
-    @property
-    def share(self) -> float:
-        """Matched of possible."""
-        return self.matched / max(1, self.possible)
+    evidence: float
 
 
 def align(one: Landmarks, other: Landmarks) -> Alignment:
     """Lay one scan's landmarks on another's, as well as it goes."""
     if min(one.contrast_N.size, other.contrast_N.size) == 0:
-        return Alignment(0, 0, 0)
+        return Alignment(0, 0, 0, 0.0)
     turned_TN3 = np.ascontiguousarray(np.einsum("tij,nj->tni", TURNS, one.place_N3))
-    matched, possible, turn = _best(
-        turned_TN3,
-        one.contrast_N,
-        one.level_N,
-        other.place_N3,
-        other.contrast_N,
-        other.level_N,
-    )
-    return Alignment(matched, possible, turn)
+    kinds = (one.contrast_N, one.level_N, other.contrast_N, other.level_N)
+    first_P, second_P = _alike(*kinds)
+    turn, shift = _best(turned_TN3, first_P, other.place_N3, second_P)
+    placed_N3 = turned_TN3[turn] + shift
+    placed_N3, mate_N = _fit(placed_N3, first_P, other.place_N3, second_P)
+    matched = int((mate_N >= 0).sum())
+    inside = min(_inside(placed_N3, other.place_N3), _inside(other.place_N3, placed_N3))
+    possible = max(matched, inside)
+    gain = _gain(placed_N3, one.contrast_N, one.level_N, mate_N, *other)
+    return Alignment(matched, possible, turn, _evidence(gain, matched, possible))
+
+
+def _evidence(gain: float, matched: int, possible: int) -> float:
+    """What the closeness of the matches says, and their number; one is spent on the shift."""
+    if matched == 0:
+        return 0.0
+    for_match = np.log(MATCHED_OF_ONE / MATCHED_OF_STRANGERS)
+    for_miss = np.log((1 - MATCHED_OF_ONE) / (1 - MATCHED_OF_STRANGERS))
+    others = matched - 1
+    return float(gain * others / matched + for_match * others + for_miss * (possible - matched))
 
 
 @compiled
 def _best(
     turned_TN3: NDArray[np.float32],
-    contrast_N: NDArray[np.float32],
-    level_N: NDArray[np.float32],
+    first: NDArray[np.int32],
     place_M3: NDArray[np.float32],
-    contrast_M: NDArray[np.float32],
-    level_M: NDArray[np.float32],
-) -> tuple[int, int, int]:
-    first, second = _alike(contrast_N, level_N, contrast_M, level_M)
-    n, m, pairs = contrast_N.size, contrast_M.size, first.size
+    second: NDArray[np.int32],
+) -> tuple[int, NDArray[np.float32]]:
+    """The turn and shift that bring most landmarks onto alike ones, each counted once."""
+    n, m, pairs = turned_TN3.shape[1], place_M3.shape[0], first.size
     best, best_turn = 0, 0
     best_shift = np.zeros(3, np.float32)
     shift_P3 = np.empty((pairs, 3), np.float32)
@@ -114,8 +133,87 @@ def _best(
             if count > best:
                 best, best_turn = count, turn
                 best_shift[:] = shift_P3[p]
-    turned_N3 = turned_TN3[best_turn] + best_shift
-    return best, min(_inside(turned_N3, place_M3), _inside(place_M3, turned_N3)), best_turn
+    return best_turn, best_shift
+
+
+@compiled
+def _fit(
+    placed_N3: NDArray[np.float32],
+    first: NDArray[np.int32],
+    place_M3: NDArray[np.float32],
+    second: NDArray[np.int32],
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Where the first scan's landmarks lie after the median way to their mates, and the mates.
+
+    Mates are each other's nearest among the alike within reach; without one it is -1.
+    """
+    mate_N = np.empty(placed_N3.shape[0], np.int32)
+    for _ in range(_FITS):
+        _find_mates(placed_N3, first, place_M3, second, mate_N)
+        having = np.flatnonzero(mate_N >= 0)
+        if having.size == 0:
+            break
+        way_K3 = place_M3[mate_N[having]] - placed_N3[having]
+        for axis in range(3):
+            placed_N3[:, axis] += np.float32(np.median(way_K3[:, axis]))
+    return placed_N3, mate_N
+
+
+@compiled
+def _find_mates(
+    placed_N3: NDArray[np.float32],
+    first: NDArray[np.int32],
+    place_M3: NDArray[np.float32],
+    second: NDArray[np.int32],
+    mate_N: NDArray[np.int32],
+) -> None:
+    n, m = placed_N3.shape[0], place_M3.shape[0]
+    near_N, near_M = np.full(n, REACH_MM, np.float32), np.full(m, REACH_MM, np.float32)
+    mate_N[:] = -1
+    mate_M = np.full(m, -1, np.int32)
+    for p in range(first.size):
+        i, j = first[p], second[p]
+        way = np.float32(0)
+        for axis in range(3):
+            way = max(way, abs(place_M3[j, axis] - placed_N3[i, axis]))
+        if way < near_N[i]:
+            near_N[i], mate_N[i] = way, j
+        if way < near_M[j]:
+            near_M[j], mate_M[j] = way, i
+    for i in range(n):
+        if mate_N[i] >= 0 and mate_M[mate_N[i]] != i:
+            mate_N[i] = -1
+
+
+@compiled
+def _gain(
+    placed_N3: NDArray[np.float32],
+    contrast_N: NDArray[np.float32],
+    level_N: NDArray[np.float32],
+    mate_N: NDArray[np.int32],
+    place_M3: NDArray[np.float32],
+    contrast_M: NDArray[np.float32],
+    level_M: NDArray[np.float32],
+) -> float:
+    """Sum over the matches: how much likelier so close a one is of one body than of two."""
+    total = 0.0
+    for i in range(mate_N.size):
+        j = mate_N[i]
+        if j < 0:
+            continue
+        ratio = np.log(CONTRAST_RATIO)
+        likely = _closeness(np.log(contrast_N[i] / contrast_M[j]), SPREAD_LOG_CONTRAST, ratio)
+        likely *= _closeness(level_N[i] - level_M[j], SPREAD_LEVEL, LEVEL_TOLERANCE)
+        for axis in range(3):
+            likely *= _closeness(placed_N3[i, axis] - place_M3[j, axis], SPREAD_MM, REACH_MM)
+        total += np.log((1 - STRAY) * likely + STRAY)
+    return total
+
+
+@compiled
+def _closeness(difference: float, spread: float, reach: float) -> float:
+    """Density of a difference in two packings, over that in strangers, which is even."""
+    return (1 - OFF) * reach / spread * math.exp(-abs(difference) / spread) + OFF
 
 
 @compiled

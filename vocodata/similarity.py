@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 MIN_AGREEING = ((2_000, 2), (2**62, 3))
 """Up to so many scans, shared words that must agree on one turn and shift for an alignment: by
 chance more agree the more pairs there are, and an alignment takes milliseconds."""
-CLEAR_MATCHES, CLEAR_SHARE = 9, 0.25
-"""Landmarks that agree, and their share of those possible, in scans that are one."""
-FEW_MATCHES, FEW_SHARE = 6, 0.35
-"""The same for small scans, where hardly more are possible."""
+MIN_EVIDENCE = 20.0
+"""Of alignments of one body (see vocodata/alignment.py): between strangers and hard edits."""
 _BLOCK_SCANS, _BLOCK_PAIRS = 256, 64
 
 
@@ -69,7 +67,7 @@ def find_matches(
         found = []
         for one, other in pairs_P2[block.start : block.stop].tolist():
             best = align(scans[one], scans[other])
-            if is_match(best.matched, best.share):
+            if best.evidence >= MIN_EVIDENCE:
                 found.append(Match(one, other, best.matched, best.possible))
         return found
 
@@ -80,16 +78,6 @@ def find_matches(
         if on_progress is not None:
             on_progress(block.stop, len(pairs_P2))
     return every
-
-
-def is_match(matched: int, share: float) -> bool:
-    """Whether an alignment says that two scans are one.
-
-    >>> is_match(30, 0.5), is_match(6, 0.1), is_match(6, 0.5)
-    (True, False, True)
-    """
-    is_clear = matched >= CLEAR_MATCHES and share >= CLEAR_SHARE
-    return is_clear or (matched >= FEW_MATCHES and share >= FEW_SHARE)
 
 
 def candidates(scans: Sequence[Landmarks], *, threads: int | None = None) -> NDArray[np.int64]:

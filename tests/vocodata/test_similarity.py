@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from vocodata.foreground import crop
 from vocodata.geometry import Box, Size, Spacing, Volume
 from vocodata.landmarks import Landmarks, find_landmarks, pack, unpack
 from vocodata.resampling import resample
-from vocodata.similarity import candidates, find_matches, is_match
+from vocodata.similarity import MIN_EVIDENCE, candidates, find_matches
 from vocodata.words import NO_WORD, WORDS, _words, points_of, words_of
 
 
@@ -69,6 +71,29 @@ def test_an_alignment_finds_the_turn_and_all_landmarks(turn, strangers):
     assert found.matched == found.possible == len(one.contrast_N)
 
 
+def test_equal_landmarks_speak_for_one_body_and_displaced_ones_for_two(strangers):
+    one, rng = strangers[2], np.random.default_rng(4)
+    evidence = []
+    for far_mm in (0.5, 2.5, 15):
+        moved_N3 = one.place_N3 + rng.uniform(-far_mm, far_mm, one.place_N3.shape)
+        evidence.append(align(one, one._replace(place_N3=moved_N3.astype(np.float32))).evidence)
+    assert evidence[0] > evidence[1] > MIN_EVIDENCE > evidence[2]
+
+
+def test_other_brightness_at_the_same_places_is_less_evidence(strangers):
+    one, rng = strangers[3], np.random.default_rng(5)
+    noise = rng.uniform(-0.1, 0.1, one.level_N.size).astype(np.float32)
+    same, other = (
+        align(one, each).evidence for each in (one, one._replace(level_N=one.level_N + noise))
+    )
+    assert 0 < other < 0.8 * same
+
+
+def test_strangers_give_no_evidence(strangers):
+    pairs = itertools.combinations(strangers, 2)
+    assert max(align(one, other).evidence for one, other in pairs) < MIN_EVIDENCE / 2
+
+
 def test_words_do_not_change_by_a_turn(strangers):
     one = strangers[1]
     turned = one._replace(place_N3=np.ascontiguousarray(one.place_N3 @ TURNS[29].T))
@@ -81,13 +106,13 @@ def test_a_scan_without_landmarks_is_like_no_other(shape, strangers):
     air = find_landmarks(Volume(np.full(shape, -1000, np.int16), np.diag([9, 9, 9, 1.0])))
     assert air.contrast_N.size == 0
     assert find_matches([air, air, strangers[0]]) == []
-    assert align(air, strangers[0]).share == 0
+    assert align(air, strangers[0]).evidence == 0
 
 
 def test_slices_thicker_than_a_cell_are_read():
     thick = resample(body(8), Spacing(4, 4, 10))
     found = align(find_landmarks(body(8)), find_landmarks(thick))
-    assert is_match(found.matched, found.share)
+    assert found.evidence > MIN_EVIDENCE
 
 
 def test_one_scan_and_none_have_no_partner():
