@@ -11,6 +11,7 @@ excluded, together and once each, as read back from disk.
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import time
 from collections import Counter
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 
     from vocodata.discover import Scan
 
+_log = logging.getLogger(__name__)
+
 
 def build(
     manifest: Manifest | str | Path,
@@ -66,7 +69,7 @@ def build(
     overwrite: bool = False,
     max_excluded: int | None = None,
     ledger: str | Path | None = None,
-    codec: str = "zstd",
+    codec: str | None = None,
     salt_file: str | Path | None = None,
     on_event: Callable[[BuildEvent], None] | None = None,
 ) -> BuildReport:
@@ -82,7 +85,8 @@ def build(
         overwrite: Throw away what is there.
         max_excluded: Kept in the report, for `exceeds`.
         ledger: SQLite file; as `default_ledger` has it if None.
-        codec: `zstd`, or `lz4` for faster reading at 17 to 29 % more bytes.
+        codec: `zstd`, or `lz4` for faster reading at 17 to 29 % more bytes. None takes that of
+            the build that goes on, or zstd.
         salt_file: For names that hide identifiers; as `take_salt` has it if None.
         on_event: Called with what happens.
 
@@ -116,7 +120,9 @@ def build(
                 book.note("store", str(root.resolve()))
             book.note("salt", salt.mark)
             tell = on_event or (lambda _: None)
-            run = _Run(root, book, scans, codec, tell, max_excluded, lock)
+            chosen = codec or book.note("codec") or "zstd"
+            run = _Run(root, book, scans, chosen, tell, max_excluded, lock)
+            book.note("codec", chosen)
             return run.run(workers=workers, scheduler=scheduler)
 
 
@@ -199,6 +205,11 @@ class _Run:
     def run(self, *, workers: int | None, scheduler: str | None) -> BuildReport:
         """All steps, in order."""
         self._refuse_dropped_sources()
+        if self.plan.remade:
+            _log.warning(
+                f"{len(self.plan.remade)} scans of {self.root} were made from other files, or by "
+                "another preset, codec or version; they are made again."
+            )
         self._event("plan", message=f"{len(self.plan.jobs)} of {len(self.scans)} scans to build")
         self._expect()
         # Before a shard changes, the catalogue stops naming it.

@@ -51,6 +51,7 @@ class BuildPlan:
         settled_excluded: Ids of those that were excluded by the same recipe.
         stale: Ids the ledger knows that must be forgotten: changed, damaged, or gone.
         dropped: Ids the ledger knows that the manifest no longer names; part of `stale`.
+        remade: Ids that are in the store by another recipe; part of `stale`.
         recipe_digest: Of the whole store; independent of files' times.
     """
 
@@ -60,6 +61,7 @@ class BuildPlan:
     settled_excluded: frozenset[str]
     stale: frozenset[str]
     dropped: frozenset[str]
+    remade: frozenset[str]
     recipe_digest: str
 
 
@@ -94,7 +96,7 @@ def make_plan(
         codec: Key of `shard.CODECS`.
     """
     codec_named(codec)
-    jobs, done, excluded, size_of = [], set(), set(), file_sizes(store)
+    jobs, done, excluded, remade, size_of = [], set(), set(), set(), file_sizes(store)
     for scan in sorted(scans, key=_order):
         recipe = scan_recipe(scan, codec)
         entry = entries.get(scan.id)
@@ -104,6 +106,8 @@ def make_plan(
             or not _stands(scan_folder(store, scan.id), entry, size_of)
         ):
             jobs.append(ScanJob(scan, recipe, store, codec))
+            if entry is not None and entry.recipe != recipe and entry.state != EXCLUDED:
+                remade.add(scan.id)
         elif entry.state == EXCLUDED:
             excluded.add(scan.id)
         else:
@@ -116,6 +120,7 @@ def make_plan(
         settled_excluded=frozenset(excluded),
         stale=known - done - excluded,
         dropped=known - {scan.id for scan in scans},
+        remade=frozenset(remade),
         recipe_digest=store_recipe(scans, codec),
     )
 

@@ -181,11 +181,16 @@ def test_a_new_weight_changes_the_catalogue_and_no_shard(make_sources, tmp_path)
     assert {open_store(out).info(scan).weight for scan in open_store(out).ids()} == {3.0}
 
 
-def test_another_codec_builds_all_anew(make_sources, tmp_path):
+def test_another_codec_builds_all_anew(make_sources, tmp_path, caplog):
     manifest = make_sources(2)
     out = build(manifest, tmp_path / "ct.zarr", workers=0).store
     before = open_store(out).read("btcv/case1", (0, 0, 0), (9, 9, 9))
-    assert _resumed(manifest, out, codec="lz4").skipped_done == 0
+    with caplog.at_level("WARNING"):
+        assert _resumed(manifest, out, codec="lz4").skipped_done == 0
+    assert "codec or version; they are made again" in caplog.text
+    # Who says nothing on resume goes on as it was.
+    again = _resumed(manifest, out)
+    assert again.skipped_done == again.stored
     np.testing.assert_array_equal(open_store(out).read("btcv/case1", (0, 0, 0), (9, 9, 9)), before)
     assert verify(out).ok
     with pytest.raises(StoreError, match="'gzip' is not known"):
@@ -334,7 +339,7 @@ def test_a_full_disk_ends_the_build_and_leaves_it_resumable(make_sources, tmp_pa
     script = (
         "import resource, sys; from vocodata.building import build\n"
         "from vocodata.errors import DiskFullError\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, resource.RLIM_INFINITY))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))\n"
         "try: build(sys.argv[1], sys.argv[2], workers=0)\n"
         "except DiskFullError as error: print(error.code, error); sys.exit(error.exit_code)"
     )

@@ -50,7 +50,10 @@ def build(
     ledger: Annotated[
         Path | None, typer.Option(help="File of the build's ledger. Default: beside the store.")
     ] = None,
-    codec: Annotated[Codec, typer.Option(help="zstd is smaller, lz4 faster.")] = Codec.zstd,
+    codec: Annotated[
+        Codec | None,
+        typer.Option(help="zstd is smaller, lz4 faster. Default: as it was, or zstd."),
+    ] = None,
     salt_file: Annotated[
         Path | None, typer.Option(help="Salt that hides identifiers. Default: beside the ledger.")
     ] = None,
@@ -72,7 +75,7 @@ def build(
             overwrite=overwrite,
             max_excluded=max_excluded,
             ledger=ledger,
-            codec=codec.value,
+            codec=None if codec is None else codec.value,
             salt_file=salt_file,
             on_event=progress.build,
         )
