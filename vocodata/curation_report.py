@@ -60,7 +60,7 @@ def write_curation_report(store: str | Path, out: str | Path | None = None) -> P
 
     Args:
         store: Folder of the store.
-        out: The page; `report.html` in the current folder if None.
+        out: The page, or a folder for `report.html`; the current one if None.
 
     Returns:
         Where it is.
@@ -69,7 +69,8 @@ def write_curation_report(store: str | Path, out: str | Path | None = None) -> P
         StoreError: Not a store of this version, or a shown scan's shard is damaged.
     """
     opened = open_store(store)
-    path = Path("report.html") if out is None else Path(out)
+    path = Path() if out is None else Path(out)
+    path = path / "report.html" if path.is_dir() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, page_of(opened, find_duplicates(opened)).encode())
     return path

@@ -56,6 +56,10 @@ def test_the_page_shows_every_scan_and_needs_nothing_else(built, tmp_path):
     assert page.count("data:image/png") >= 18
 
 
+def test_the_page_goes_into_a_folder_that_is_there(built, tmp_path):
+    assert write_curation_report(built, tmp_path) == tmp_path / "report.html"
+
+
 def test_duplicates_stand_side_by_side(built):
     store = open_store(built)
     page = page_of(store, [Cluster("near", ("btcv/case0", "btcv/case1"))])

@@ -42,7 +42,9 @@ def stats(store: StorePath, as_json: Json = False) -> None:
 
 def report(
     store: StorePath,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page, or a folder for it.")] = Path(
+        "report.html"
+    ),
     as_json: Json = False,
 ) -> None:
     """Write one HTML page of a store: counts, pictures, duplicates, search."""
