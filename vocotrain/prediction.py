@@ -171,6 +171,9 @@ def _check(labels: Path, overlap: float | None, *, overwrite: bool) -> None:
     if overlap is not None and not 0 <= overlap < 1:
         msg = f"overlap is {overlap:g}; expected a share from 0 to below 1."
         raise ValueError(msg)
+    if labels.parent.exists() and not labels.parent.is_dir():
+        msg = f"{labels.parent} is a file; expected a folder. Choose another -o."
+        raise RunExistsError(msg)
     if labels.exists() and not overwrite:
         msg = f"{labels} is there already; expected a new name. Choose another -o, or --overwrite."
         raise RunExistsError(msg)

@@ -138,6 +138,12 @@ def test_labels_that_are_there_are_not_replaced_unless_told(tmp_path):
         predict(FAKE, scan, scan)
 
 
+def test_a_file_is_not_taken_for_the_folder_of_the_labels(tmp_path):
+    (tmp_path / "labels").write_text("x")
+    with pytest.raises(RunExistsError, match=r"labels is a file; expected a folder"):
+        predict(tmp_path, tmp_path / "scan.nii.gz", tmp_path / "labels")
+
+
 def test_a_name_of_another_format_is_not_taken_for_a_folder(tmp_path):
     with pytest.raises(ConfigError, match=r"ends in \.mha; labels are written as NIfTI"):
         predict(tmp_path, tmp_path / "scan.nii.gz", tmp_path / "labels.mha")
