@@ -89,6 +89,8 @@ def exit_code(error: BaseException) -> int:
 def sentence(error: BaseException) -> str:
     """What stderr says about an error, without a traceback."""
     if isinstance(error, TyperException):
+        if not error.format_message():
+            return ""
         context = getattr(error, "ctx", None)
         hint = f"\nTry '{context.command_path} --help'." if context else ""
         return f"{error.format_message()}{hint}"

@@ -96,7 +96,10 @@ def _explain(error: BaseException, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error, file=sys.stderr)
     else:
-        typer.echo(f"Error: {sentence(error)}", err=True)
+        words = sentence(error)
+        # Without any words typer has shown the help, and has nothing to add.
+        if words:
+            typer.echo(f"Error: {words}", err=True)
     return exit_code(error)
 
 

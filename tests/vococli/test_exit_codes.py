@@ -155,6 +155,14 @@ def test_a_wrong_word_ends_with_2_and_points_to_the_help(capsys, words, said):
     assert "--help" in told
 
 
+@pytest.mark.parametrize("words", [[], ["data"], ["train"]])
+def test_no_words_end_with_2_and_the_help_alone(capsys, words):
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert "Usage: voco" in shown.out + shown.err
+    assert "Error" not in shown.out + shown.err
+
+
 def test_demo_without_network_and_cache_ends_with_4(tmp_path, capsys, monkeypatch):
     for name in ("PIP_NO_INDEX", "PIP_DISABLE_PIP_VERSION_CHECK"):
         monkeypatch.setenv(name, "1")
