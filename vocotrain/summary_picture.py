@@ -9,6 +9,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +64,7 @@ def _draw_position(axes: Axes, card: PositionCard | None) -> None:
             ha="center",
             va="center",
             fontsize=8,
+            path_effects=[withStroke(linewidth=2, foreground="black")],
         )
     axes.add_patch(_rectangle(card.crop, card.panel.picture, color=AMBER, linewidth=2))
 
