@@ -70,6 +70,7 @@ class DemoResult:
         training_accuracy: Position accuracy on training scans, at the end.
         heldout_accuracy: On the held-out scan.
         constant_guess: What a guess that never looks gets on average.
+        heldout_constant_guess: What the best such guess gets on the held-out scan's crops.
         dice: What each fine-tuned network was started from, and its mean Dice.
     """
 
@@ -81,6 +82,7 @@ class DemoResult:
     training_accuracy: float
     heldout_accuracy: float
     constant_guess: float
+    heldout_constant_guess: float
     dice: dict[str, float]
 
     def dice_sentence(self) -> str:
@@ -301,5 +303,6 @@ def _result(places: _Places, report: Path, card: FinetuneCard) -> DemoResult:
         training_accuracy=float(facts["position_accuracy"]),
         heldout_accuracy=float(facts["heldout_position_accuracy"]),
         constant_guess=constant_guess(grid),
+        heldout_constant_guess=record.last("heldout_constant_guess") or constant_guess(grid),
         dice={name: mean for name, _, mean in card.rows},
     )

@@ -73,6 +73,7 @@ def test_a_demo_ends_with_a_store_weights_a_picture_and_a_report(demo):
     assert all(stage.command.replace("'", "&#39;") in page for stage in told.stages)
     assert set(result.dice) == {"from pretraining", "from scratch"}
     assert result.constant_guess == 0.25
+    assert 0 < result.heldout_constant_guess < 1
     assert [stage.number for stage in told.stages] == list(range(1, 7))
 
 

@@ -41,7 +41,10 @@ def demo(
             ("report", result.report),
             ("loss", f"{result.first_loss:.2f} at the start, {result.last_loss:.2f} at the end"),
             ("position accuracy", _accuracy(result.training_accuracy, result.constant_guess)),
-            ("  on a held-out scan", _accuracy(result.heldout_accuracy, result.constant_guess)),
+            (
+                "  on a held-out scan",
+                _accuracy(result.heldout_accuracy, result.heldout_constant_guess),
+            ),
             ("mean Dice, held-out", result.dice_sentence()),
         ]
     )
