@@ -69,7 +69,10 @@ def finetune(
         ),
     ] = None,
     data: Annotated[str | None, typer.Option(metavar="STORE", help="Store with labels.")] = None,
-    task: Annotated[str | None, typer.Option(metavar="NAME", help="What to segment.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What to segment, such as btcv; a wrong name lists all."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="RUN", help="Folder of the run.")] = None,
     recipe: Annotated[str | None, typer.Option(help="A YAML file of settings.")] = None,
     sets: Sets = None,
