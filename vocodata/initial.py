@@ -125,6 +125,8 @@ def _lines(guess: Guess, folder: Path) -> list[str]:
     lines += [f"    labels: {quoted(guess.labels)}"] if guess.labels else []
     if guess.count:
         lines.append(f"    expected: {guess.count}  # found now, {guess.labelled} with labels")
+    if guess.labelled and guess.layout == "glob":
+        lines.append("    # label_names: {1: liver}     what labels mean; fine-tuning needs it")
     return [
         *lines,
         f"    preset: {_FIRST_PRESET}  # choose the region's",

@@ -100,6 +100,7 @@ def test_folders_of_images_and_labels_are_paired_by_name(tmp_path):
     touch(root, *(f"{kind}/{n}.nii.gz" for n in range(3) for kind in ("img", "label")))
     ((source,), scans) = guessed(root, tmp_path)
     assert (source.images, source.labels) == ("img/*.nii.gz", "label/{id}.nii.gz")
+    assert "# label_names: {1: liver}" in (tmp_path / "m.yaml").read_text()
     assert len(scans) == 3
 
 
