@@ -16,7 +16,7 @@ Sets = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; as often as wanted."),
 ]
 Recipe = Annotated[
-    str | None, typer.Option(help="Name of a recipe, or a YAML file. Default: by the size.")
+    str | None, typer.Option(help="reference, tiny, voco, or a YAML file. Default: by the size.")
 ]
 Resume = Annotated[
     Path | None, typer.Option(metavar="RUN", help="Go on with this run; takes nothing else.")
