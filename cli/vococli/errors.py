@@ -18,6 +18,7 @@ INPUT_DATA: Final = 3
 ENVIRONMENT: Final = 4
 VERIFICATION: Final = 5
 INTERRUPTED: Final = 128 + signal.SIGINT
+PIPE_CLOSED: Final = 128 + signal.SIGPIPE
 TERMINATED: Final = 128 + signal.SIGTERM
 
 EXIT_CODES: Final[Mapping[str, int]] = {

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from vococli.commands import bench, curate, data, demo, doctor, info, predict, train
-from vococli.errors import INTERRUPTED, Terminated, exit_code, sentence
+from vococli.errors import INTERRUPTED, PIPE_CLOSED, Terminated, exit_code, sentence
 
 
 @dataclass
@@ -86,6 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The last door before the shell: whatever comes becomes a sentence and a code.
     except (Exception, Terminated) as error:
         return _explain(error, debug=settings.debug)
+    # typer ends the process with 1 when whoever reads has gone; the shell's word for that is 141.
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):
+            return PIPE_CLOSED
+        raise
     # typer turns Ctrl-C into a code of its own and says nothing.
     if code == INTERRUPTED:
         return _explain(KeyboardInterrupt(), debug=False)

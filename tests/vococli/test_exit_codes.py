@@ -220,5 +220,18 @@ def test_a_signal_ends_a_run_after_a_checkpoint(store, tmp_path, number, code):
     assert list((out / "checkpoints").glob("step-*/state.safetensors"))
 
 
+def test_a_pipe_that_is_closed_early_ends_with_141_and_no_word(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "vococli", "info"]
+    try:
+        done = subprocess.run(
+            command, stdout=write, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
