@@ -68,12 +68,19 @@ def statistics(
 
     means, squares = zip(*for_each(one, some), strict=True)
     mean_BPC, square_BPC = _by_map(means, maps), _by_map(squares, maps)
+    if mean_BPC.shape[1] == 1:
+        # nothing to join; on an accelerator, sending the counts there would wait for all before
+        return _statistics(mean_BPC, square_BPC, rows)
     counts = [len(range(rows)[piece.rows]) for piece in some[: mean_BPC.shape[1]]]
     count_P1 = mean_BPC.new_tensor(counts)[:, None]
     mean_B1C = (mean_BPC * (count_P1 / rows)).sum(1, keepdim=True)
     square_BPC = square_BPC + (mean_BPC - mean_B1C).square_() * count_P1
-    variance_B1C = square_BPC.sum(1, keepdim=True) / rows
-    return Statistics(mean_B1C, (variance_B1C + EPSILON).rsqrt_())
+    return _statistics(mean_B1C, square_BPC.sum(1, keepdim=True), rows)
+
+
+def _statistics(mean_B1C: Tensor, square_B1C: Tensor, rows: int) -> Statistics:
+    """Of means, and sums of squared distances from them."""
+    return Statistics(mean_B1C, (square_B1C / rows + EPSILON).rsqrt_())
 
 
 def mean_of_pieces(sums: Sequence[Tensor], *, maps: int, rows: int) -> Tensor:

@@ -2,9 +2,10 @@
 
 import torch
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from vocotrain.models.norm import before_activation, gradient_before_activation, statistics
-from vocotrain.models.pieces import Piece
+from vocotrain.models.pieces import Piece, pieces
 
 
 def test_statistics_of_uneven_pieces_are_those_of_the_whole_even_far_from_zero():
@@ -34,3 +35,24 @@ def test_an_activation_is_undone_and_so_is_its_gradient():
     grad = torch.randn_like(n)
     (expected,) = torch.autograd.grad(y, n, grad)
     assert torch.equal(gradient_before_activation(grad, y.detach()), expected)
+
+
+class _Calls(TorchFunctionMode):
+    """Notes which functions of torch are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.seen.add(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_statistics_on_an_accelerator_send_it_nothing_that_it_would_wait_for():
+    x = torch.empty(2, 50, 4, device="meta")
+    with _Calls() as calls:
+        found = statistics(lambda at: x[at], pieces(x, channels=4), maps=2, rows=50)
+    assert found.mean.shape == found.scale.shape == (2, 1, 4)
+    assert torch.Tensor.mean in calls.seen
+    assert not calls.seen & {torch.tensor, torch.Tensor.new_tensor, torch.Tensor.to}
