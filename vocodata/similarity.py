@@ -14,7 +14,8 @@ import numpy as np
 
 from vocodata.alignment import align
 from vocodata.threads import in_threads
-from vocodata.votes import index_of, vote
+from vocodata.votes import MIN_VOTES, vote
+from vocodata.word_index import index_of
 from vocodata.words import points_of, words_of
 
 if TYPE_CHECKING:
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
 
     from vocodata.landmarks import Landmarks
 
-MIN_AGREEING = ((2_000, 2), (2**62, 3))
-"""Up to so many scans, shared words that must agree on one turn and shift for an alignment: by
-chance more agree the more pairs there are, and an alignment takes milliseconds."""
+SURE_AGREEING = 8
+"""Shared words that agree on one turn and shift, from which on a pair is aligned in any case."""
+MAX_UNSURE = 20_000
+"""Pairs of fewer such words that are aligned, the most first: by chance there are more of them the
+more pairs there are, and an alignment takes milliseconds."""
 MIN_EVIDENCE = 20.0
 """Of alignments of one body (see vocodata/alignment.py): between strangers and hard edits."""
 _BLOCK_SCANS, _BLOCK_PAIRS = 256, 64
@@ -86,11 +89,22 @@ def candidates(scans: Sequence[Landmarks], *, threads: int | None = None) -> NDA
         return np.empty((0, 2), np.int64)
     points = points_of(scans)
     words = words_of(points, threads=threads)
-    index = index_of(words.words_SW)
-    agreeing = next(least for most, least in MIN_AGREEING if len(scans) <= most)
+    index = index_of(words, points, threads=threads)
 
     def pairs(block: range) -> NDArray[np.int64]:
-        return vote(block.start, block.stop, words, index, points, agreeing)
+        return vote(block.start, block.stop, words, index, points)
 
     found = in_threads(pairs, len(scans), block=_BLOCK_SCANS, threads=threads)
-    return np.concatenate([pairs_P2 for _, pairs_P2 in found])
+    return _worth_aligning(np.concatenate([pairs_P3 for _, pairs_P3 in found]))
+
+
+def _worth_aligning(pairs_P3: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs from so many agreeing words on that the unsure ones are not too many."""
+    agreeing_P = pairs_P3[:, 2]
+    least = SURE_AGREEING
+    while (
+        least > MIN_VOTES
+        and (agreeing_P >= least - 1).sum() - (agreeing_P >= SURE_AGREEING).sum() <= MAX_UNSURE
+    ):
+        least -= 1
+    return pairs_P3[agreeing_P >= least, :2]

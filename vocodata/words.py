@@ -2,8 +2,8 @@
 
 Each pair of landmarks within reach gives a word: how far apart the two are along the three axes,
 the shortest way first, and at both ends whether it is bright or dark and how bright the tissue is.
-Of a scan's words the 512 with the smallest hash are kept, so that two packings of one scan keep
-mostly the same ones whatever else they show.
+Of a scan's words those with the smallest hash are kept, as many as the number of scans allows, so
+that two packings of one scan keep mostly the same ones whatever else they show.
 
 Shape letters: S scans, N landmarks of all scans, W words.
 """
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from vocodata.landmarks import Landmarks
 
-WORDS = 512
+MOST_WORDS, FEWEST_WORDS = 2048, 768
+WORDS_OF_ALL = 2**25
+"""Of all scans together: a scan's words find more of its packings, but cost memory and time."""
 MIN_REACH_MM, MAX_REACH_MM = 15.0, 160.0
 STEP_MM = 4.0
 LEVEL_STEPS = 8
@@ -73,7 +75,8 @@ def points_of(scans: Sequence[Landmarks]) -> Points:
 def words_of(points: Points, *, threads: int | None = None) -> Words:
     """The words of each scan, the smallest hashes first."""
     scans = points.first_S.size - 1
-    words = Words(np.full((scans, WORDS), NO_WORD), np.zeros((scans, WORDS, 2), np.uint8))
+    count = min(MOST_WORDS, max(FEWEST_WORDS, WORDS_OF_ALL // max(1, scans)))
+    words = Words(np.full((scans, count), NO_WORD), np.zeros((scans, count, 2), np.uint8))
 
     def fill(block: range) -> None:
         _fill_words(block.start, block.stop, points, words)
@@ -86,16 +89,16 @@ def words_of(points: Points, *, threads: int | None = None) -> Words:
 @compiled
 def _fill_words(begin: int, stop: int, points: Points, words: Words) -> None:
     """Of some scans the smallest words, each once, and of which pair of landmarks each is."""
-    first_S = points.first_S
+    first_S, most = points.first_S, words.words_SW.shape[1]
     for scan in range(begin, stop):
         low, high = first_S[scan], first_S[scan + 1]
         found, ends_W2 = _words(points.place_N3[low:high], points.kind_N[low:high])
         words_W, kept_W2 = words.words_SW[scan], words.ends_SW2[scan]
         # Words are spread evenly, so the smallest few are known without sorting all; if too many
         # were alike, all are sorted after all.
-        limit = min(int(NO_WORD), int(NO_WORD) // max(1, found.size) * 3 * WORDS)
+        limit = min(int(NO_WORD), int(NO_WORD) // max(1, found.size) * 3 * most)
         count = _keep_smallest(found, ends_W2, limit, words_W, kept_W2)
-        if count < WORDS and limit < int(NO_WORD):
+        if count < most and limit < int(NO_WORD):
             _keep_smallest(found, ends_W2, int(NO_WORD), words_W, kept_W2)
 
 
@@ -122,7 +125,7 @@ def _keep_smallest(
             words_W[count] = word
             kept_W2[count] = ends_W2[entry & np.uint64(0xFFFFFFFF)]
             count += 1
-            if count == WORDS:
+            if count == words_W.size:
                 break
     return count
 

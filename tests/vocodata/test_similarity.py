@@ -10,7 +10,7 @@ from vocodata.geometry import Box, Size, Spacing, Volume
 from vocodata.landmarks import Landmarks, find_landmarks, pack, unpack
 from vocodata.resampling import resample
 from vocodata.similarity import MIN_EVIDENCE, candidates, find_matches
-from vocodata.words import NO_WORD, WORDS, _words, points_of, words_of
+from vocodata.words import MOST_WORDS, NO_WORD, _words, points_of, words_of
 
 
 def spaced(volume):
@@ -144,7 +144,7 @@ def test_words_are_the_smallest_of_all_pairs_each_once():
         found, ends = _words(points.place_N3, points.kind_N)
         wanted, where = np.unique(found, return_index=True)
         words = words_of(points)
-        count = min(WORDS, wanted.size)
+        count = min(MOST_WORDS, wanted.size)
         assert np.array_equal(words.words_SW[0, :count], wanted[:count])
         assert np.array_equal(words.ends_SW2[0, :count], ends[where[:count]])
         assert (words.words_SW[0, count:] == NO_WORD).all()
