@@ -18,6 +18,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from vocokernels.errors import (
     BackendUnavailableError,
@@ -98,6 +99,22 @@ def check_one_device(**tensors: Tensor | None) -> None:
             raise DeviceError(message)
 
 
+def check_no_tangent(operation: str, *tensors: Tensor | None) -> None:
+    """Refuse forward-mode derivatives, for which torch's custom operators silently give zeros.
+
+    Raises:
+        TransformError: An input has a tangent, as under torch.func.jvp.
+    """
+    if torch.compiler.is_compiling():
+        return
+    if any(one is not None and _has_tangent(one) for one in tensors):
+        message = (
+            f"{operation} was called with a forward-mode derivative (torch.func.jvp), which its "
+            "kernels do not have; expected plain tensors. Use backend='reference', or gradients."
+        )
+        raise TransformError(message)
+
+
 def resolve_backend(backend: str, tensor: Tensor) -> Backend:
     """The backend that will run for this tensor.
 
@@ -158,6 +175,11 @@ def _say_once(operation: str, chosen: Backend, device: torch.device) -> None:
         return
     reason = f"{ENVIRONMENT_SWITCH}={asked}" if asked else "auto"
     _logger.info("%s runs on backend '%s' (%s, tensors on %s)", operation, chosen, reason, device)
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    dual: forward_ad.UnpackedDualTensor = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]  # torch's own
+    return dual.tangent is not None
 
 
 def _is_vmapped(tensor: Tensor) -> bool:

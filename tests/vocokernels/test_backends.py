@@ -227,6 +227,16 @@ def test_vmap_is_seen_through_other_transforms_and_in_any_input():
         torch.func.vmap(torch.func.grad(loss))(torch.zeros(3, 27, 1))
 
 
+# torch's own rules of forward derivatives are still scripts
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+def test_a_forward_mode_derivative_is_refused_and_not_zero():
+    qkv = torch.randn(1, 3, 2, 2, 6)
+    with pytest.raises(TransformError, match=r"window_attention was called with a forward-mode"):
+        torch.func.jvp(partial(attend, backend="cpu"), (qkv,), (qkv,))
+    _, tangent = torch.func.jvp(partial(attend, backend="reference"), (qkv,), (qkv,))
+    assert tangent.abs().max() > 0
+
+
 OPERATIONS = {
     "window_attention": (attend, (torch.randn(2, 3, 2, 2, 6),)),
     "crop_similarity": (crop_similarity, (torch.randn(2, 2, 4), torch.randn(2, 3, 4))),

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from vocokernels.backends import check_one_device, chosen_backend
+from vocokernels.backends import check_no_tangent, check_one_device, chosen_backend
 from vocokernels.crop_similarity.reference import crop_similarity_reference
 from vocokernels.errors import DtypeError, ShapeError
 
@@ -39,6 +39,7 @@ def crop_similarity(x_BND: Tensor, bases_BKD: Tensor, *, backend: str = "auto") 
         # importing a kernel wants triton, which other backends do without
         from vocokernels.crop_similarity.kernel import crop_similarity_triton
 
+        check_no_tangent("crop_similarity", x_BND, bases_BKD)
         return crop_similarity_triton(x_BND, bases_BKD)
     return crop_similarity_reference(x_BND, bases_BKD)
 

@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from vocokernels.backends import check_one_device, chosen_backend
+from vocokernels.backends import check_no_tangent, check_one_device, chosen_backend
 from vocokernels.crop_similarity import check_embeddings
 from vocokernels.errors import ShapeError, UnknownVariantError
 from vocokernels.voco_loss.cpu import voco_loss_cpu
@@ -109,6 +109,7 @@ def voco_loss(
         # importing a kernel wants triton, which other backends do without
         from vocokernels.voco_loss.op import voco_loss_triton
 
+        check_no_tangent("voco_loss", *inputs)
         return VoCoTerms(*voco_loss_triton(*inputs, repairs))
     return VoCoTerms(
         intra=intra_term(x_student, bases_teacher, labels, repairs),

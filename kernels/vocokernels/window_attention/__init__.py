@@ -3,7 +3,12 @@
 import torch
 from torch import Tensor
 
-from vocokernels.backends import Backend, check_one_device, chosen_backend
+from vocokernels.backends import (
+    Backend,
+    check_no_tangent,
+    check_one_device,
+    chosen_backend,
+)
 from vocokernels.errors import BackendUnavailableError, DtypeError, ShapeError
 from vocokernels.window_attention.boxes import Triple, as_triple, table_length
 from vocokernels.window_attention.cpu import window_attention_cpu
@@ -58,7 +63,7 @@ def window_attention(
         DeviceError: Tensors on different devices.
         UnknownBackendError: No backend has this name.
         BackendUnavailableError: The backend cannot run here.
-        TransformError: An input comes from torch.func.vmap.
+        TransformError: An input comes from torch.func.vmap, or has a forward-mode derivative.
 
     Source: Liu et al., arXiv:2103.14030; Hatamizadeh et al., arXiv:2201.01266. The boxes are ours:
     docs/kernels.md.
@@ -76,6 +81,8 @@ def window_attention(
             "reference or auto."
         )
         raise BackendUnavailableError(message)
+    if chosen != "reference":
+        check_no_tangent("window_attention", *inputs)
     run = _RUN[chosen]
     return run(qkv, bias_table, window=window, shift=shift, pad_qkv=pad_qkv)
 
