@@ -8,7 +8,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import doubling
-assert doubling.twice(21) == 42
+assert doubling.twice(21) == int(sys.argv[2])
 """
 MODULE = """
 from vocodata.compiling import compiled
@@ -19,9 +19,9 @@ def twice(x: int) -> int:
 """
 
 
-def _run(folder, environment):
+def _run(folder, environment, wanted=42):
     subprocess.run(
-        [sys.executable, "-B", "-c", SCRIPT, str(folder)],
+        [sys.executable, "-B", "-c", SCRIPT, str(folder), str(wanted)],
         env={**os.environ, **environment},
         check=True,
         timeout=60,
@@ -41,3 +41,14 @@ def test_a_function_is_compiled_where_nothing_can_be_written(tmp_path):
     nowhere = str(tmp_path / "__pycache__" / "home")
     _run(tmp_path, {"HOME": nowhere, "XDG_CACHE_HOME": nowhere})
     assert not list(tmp_path.rglob("*.nbi"))
+
+
+def test_a_change_in_another_file_of_the_folder_is_not_answered_from_the_cache(tmp_path):
+    """numba looks at the function's own file: it went on with constants of before an upgrade."""
+    (tmp_path / "factors.py").write_text("FACTOR = 3")
+    (tmp_path / "doubling.py").write_text(
+        MODULE.replace("2 * x", "FACTOR * x") + "\nfrom factors import FACTOR\n"
+    )
+    _run(tmp_path, {}, wanted=63)
+    (tmp_path / "factors.py").write_text("FACTOR = 2")
+    _run(tmp_path, {}, wanted=42)
