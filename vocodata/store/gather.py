@@ -2,12 +2,11 @@
 
 For each row of chunks along x: one `pread` for chunks that lie side by side, then for each chunk
 its checksum and its voxels. Of a chunk made of streams (blosc_chunk.py) only the blocks that the
-box needs are decoded; any other chunk is decoded whole by c-blosc2. Voxels are transposed into
-place while they are warm. numba keeps the machine code on disk, since the C functions are known to
-it by name (native.py). That is why all compiled functions of a read are in this file: the cache
-looks at the dates of no other.
+box needs are decoded; any other chunk is decoded whole by c-blosc2. Voxels are turned into place
+while they are warm (turning.py). numba keeps the machine code on disk, since the C functions are
+known to it by name (native.py).
 
-Shape letters: X Y Z voxels, C chunks along an axis, P byte planes.
+Shape letters: X Y Z voxels, C chunks along an axis, P bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from vocodata.compiling import compiled
 from vocodata.store import native
 from vocodata.store.blosc_chunk import (
     BIT_SHUFFLED,
-    BLOCKS,
     COPIED,
     FORMAT_SHIFT,
     HEADER_BYTES,
@@ -32,13 +30,13 @@ from vocodata.store.blosc_chunk import (
     ZSTD_FORMAT,
 )
 from vocodata.store.shard import CHUNK_VOX, CRC_BYTES
+from vocodata.store.turning import TILE_VOX, scatter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 OK, SHORT_READ, BAD_CRC, BAD_CHUNK = 0, 1, 2, 3
 _LAYER_VOX = CHUNK_VOX * CHUNK_VOX
-_SLAB_VOX = CHUNK_VOX // BLOCKS
 
 _pread: Any = types.ExternalFunction(
     "pread", types.intp(types.int32, types.uintp, types.uintp, types.int64)
@@ -67,8 +65,8 @@ def read_box(
     out_XYZ: NDArray[Any],
     fill: Any,  # noqa: ANN401 (one type per voxel width)
     raw: NDArray[np.uint8],
-    planes_P: NDArray[np.uint8],
-    chunk_ZYX: NDArray[Any],
+    decoded_P: NDArray[np.uint8],
+    turned: NDArray[Any],
     contexts: tuple[int, int],
     check_crc: bool,  # noqa: FBT001 (compiled functions take no keywords)
 ) -> tuple[int, int]:
@@ -79,12 +77,11 @@ def read_box(
         offset_CCC: First byte of each chunk (Z, Y, X order); negative where absent.
         bytes_CCC: Bytes of each chunk with its checksum.
         start_XYZ: First voxel of the box.
-        out_XYZ: What to fill; unsigned, as wide as a voxel, any strides.
+        out_XYZ: What to fill; unsigned, as wide as a voxel, voxels along z side by side.
         fill: Bits of the fill value.
         raw: Room for a row of compressed chunks.
-        planes_P: Room for the byte planes of one chunk; one that is all low bytes may lie in
-            `chunk_ZYX` itself.
-        chunk_ZYX: Room for one chunk.
+        decoded_P: Room for one chunk.
+        turned: Room for `TURNED_VOX` voxels.
         contexts: Addresses of this thread's decompression contexts: c-blosc2's, and zstd's or 0
             where streams cannot be decoded one by one.
         check_crc: Whether to compare checksums.
@@ -120,7 +117,7 @@ def read_box(
                 if check_crc and not _is_sealed(data):
                     return BAD_CRC, number
                 fault = _place_chunk(
-                    data[:-CRC_BYTES], planes_P, chunk_ZYX, contexts, out_XYZ, x, y, z
+                    data[:-CRC_BYTES], decoded_P, turned, contexts, out_XYZ, x, y, z
                 )
                 if fault != OK:
                     return fault, number
@@ -177,8 +174,8 @@ def _fill_chunk(
 @compiled
 def _place_chunk(
     data: NDArray[np.uint8],
-    planes_P: NDArray[np.uint8],
-    chunk_ZYX: NDArray[Any],
+    decoded_P: NDArray[np.uint8],
+    turned: NDArray[Any],
     contexts: tuple[int, int],
     out_XYZ: NDArray[Any],
     x: int,
@@ -186,28 +183,29 @@ def _place_chunk(
     z: int,
 ) -> int:
     """Decode a chunk, without its checksum, into the box; (x, y, z) is its corner there."""
-    if contexts[1] != 0 and _is_of_streams(data, chunk_ZYX.itemsize):
-        return _place_streams(data, planes_P, chunk_ZYX, contexts[1], out_XYZ, x, y, z)
-    chunk_bytes = np.int32(chunk_ZYX.size * chunk_ZYX.itemsize)
-    decoded = _decompress(
-        contexts[0], data.ctypes.data, np.int32(data.size), chunk_ZYX.ctypes.data, chunk_bytes
+    width = out_XYZ.itemsize
+    if contexts[1] != 0 and _is_of_streams(data, width):
+        return _place_streams(data, decoded_P, turned, contexts[1], out_XYZ, x, y, z)
+    chunk_bytes = np.int32(CHUNK_VOX * _LAYER_VOX * width)
+    got = _decompress(
+        contexts[0], data.ctypes.data, np.int32(data.size), decoded_P.ctypes.data, chunk_bytes
     )
-    if decoded != chunk_bytes:
+    if got != chunk_bytes:
         return BAD_CHUNK
-    _scatter(chunk_ZYX, out_XYZ, x, y, z)
+    scatter((np.int64(decoded_P.ctypes.data),), CHUNK_VOX, turned, out_XYZ, x, y, z)
     return OK
 
 
 @compiled
 def _is_of_streams(data: NDArray[np.uint8], width: int) -> bool:
-    """Whether a chunk is blosc 1, in byte planes, by zstd or LZ4, its blocks whole layers."""
+    """Whether a chunk is blosc 1, in byte planes, by zstd or LZ4, its blocks eights of layers."""
     if data.size < HEADER_BYTES + 4 or data[0] != VERSION or data[3] != width:
         return False
     flags, block_bytes = data[2], _little(data, 8)
     of_streams = flags >> FORMAT_SHIFT == ZSTD_FORMAT or flags >> FORMAT_SHIFT == LZ4_FORMAT
     in_planes = (width == 1 or flags & SHUFFLED != 0) and flags & (COPIED | BIT_SHUFFLED) == 0
     chunk_bytes = CHUNK_VOX * _LAYER_VOX * width
-    in_layers = block_bytes > 0 and block_bytes % (_LAYER_VOX * width) == 0
+    in_layers = block_bytes > 0 and block_bytes % (TILE_VOX * _LAYER_VOX * width) == 0
     fits: bool = _little(data, 4) == chunk_bytes and chunk_bytes % max(block_bytes, 1) == 0
     return of_streams and in_planes and in_layers and fits
 
@@ -215,8 +213,8 @@ def _is_of_streams(data: NDArray[np.uint8], width: int) -> bool:
 @compiled
 def _place_streams(
     data: NDArray[np.uint8],
-    planes_P: NDArray[np.uint8],
-    chunk_ZYX: NDArray[Any],
+    decoded_P: NDArray[np.uint8],
+    turned: NDArray[Any],
     zstd: int,
     out_XYZ: NDArray[Any],
     x: int,
@@ -224,11 +222,13 @@ def _place_streams(
     z: int,
 ) -> int:
     """Decode the blocks of a chunk that the box needs."""
-    width = chunk_ZYX.itemsize
+    width = out_XYZ.itemsize
     block_bytes = _little(data, 8)
     depth = block_bytes // (_LAYER_VOX * width)
     streams = 1 if data[2] & UNPARTED != 0 else width
     stream_bytes = block_bytes // streams
+    low = np.int64(decoded_P.ctypes.data)
+    high = low + depth * _LAYER_VOX
     if data.size < HEADER_BYTES + 4 * (CHUNK_VOX // depth):
         return BAD_CHUNK
     for first in range(0, CHUNK_VOX, depth):
@@ -240,13 +240,14 @@ def _place_streams(
             at += 4
             if size <= 0 or size > data.size - at:
                 return BAD_CHUNK
-            into = planes_P[stream * stream_bytes : (stream + 1) * stream_bytes]
+            into = decoded_P[stream * stream_bytes : (stream + 1) * stream_bytes]
             if not _inflate(data[at : at + size], into, data[2] >> FORMAT_SHIFT, zstd):
                 return BAD_CHUNK
             at += size
         if width == 2:
-            _join(planes_P[:block_bytes], chunk_ZYX)
-        _scatter(chunk_ZYX[:depth], out_XYZ, x, y, z + first)
+            scatter((low, high), depth, turned, out_XYZ, x, y, z + first)
+        else:
+            scatter((low,), depth, turned, out_XYZ, x, y, z + first)
     return OK
 
 
@@ -269,54 +270,3 @@ def _inflate(stream: NDArray[np.uint8], into: NDArray[np.uint8], form: int, zstd
         np.uint64(stream.size),
     )
     return got == np.uint64(into.size)
-
-
-@compiled
-def _join(planes_P: NDArray[np.uint8], chunk_ZYX: NDArray[Any]) -> None:
-    """Voxels of a block from its planes of low and of high bytes."""
-    half = planes_P.size // 2
-    low_P, high_P = planes_P[:half], planes_P[half:]
-    voxels = chunk_ZYX.reshape(-1)
-    for voxel in range(half):
-        voxels[voxel] = np.uint16(low_P[voxel]) | np.uint16(high_P[voxel]) << np.uint16(8)
-
-
-@compiled
-def _scatter(chunk_ZYX: NDArray[Any], out_XYZ: NDArray[Any], x: int, y: int, z: int) -> None:
-    """Copy the part of a chunk or block in the box, transposed; (x, y, z) is its corner there."""
-    for first in range(0, chunk_ZYX.shape[0], _SLAB_VOX):
-        slab_ZYX = chunk_ZYX[first : first + _SLAB_VOX]
-        _scatter_slab(slab_ZYX, out_XYZ, x, y, z + first)
-
-
-@compiled
-def _scatter_slab(slab_ZYX: NDArray[Any], out_XYZ: NDArray[Any], x: int, y: int, z: int) -> None:
-    """As `_scatter`, for few layers.
-
-    Four columns at once, their length known when compiled where it is whole: measured 0.57 ms a
-    field, against 0.78 with any length and 1.9 with any length and one by one.
-    """
-    x_low, x_high = max(0, -x), min(CHUNK_VOX, out_XYZ.shape[0] - x)
-    y_low, y_high = max(0, -y), min(CHUNK_VOX, out_XYZ.shape[1] - y)
-    z_low, z_high = max(0, -z), min(slab_ZYX.shape[0], out_XYZ.shape[2] - z)
-    is_whole = z_low == 0 and z_high == _SLAB_VOX
-    for j in range(y_low, y_high):
-        i = x_low
-        while is_whole and i + 4 <= x_high:
-            for k in range(_SLAB_VOX):
-                out_XYZ[x + i, y + j, z + k] = slab_ZYX[k, j, i]
-                out_XYZ[x + i + 1, y + j, z + k] = slab_ZYX[k, j, i + 1]
-                out_XYZ[x + i + 2, y + j, z + k] = slab_ZYX[k, j, i + 2]
-                out_XYZ[x + i + 3, y + j, z + k] = slab_ZYX[k, j, i + 3]
-            i += 4
-        while i + 4 <= x_high:
-            for k in range(z_low, z_high):
-                out_XYZ[x + i, y + j, z + k] = slab_ZYX[k, j, i]
-                out_XYZ[x + i + 1, y + j, z + k] = slab_ZYX[k, j, i + 1]
-                out_XYZ[x + i + 2, y + j, z + k] = slab_ZYX[k, j, i + 2]
-                out_XYZ[x + i + 3, y + j, z + k] = slab_ZYX[k, j, i + 3]
-            i += 4
-        while i < x_high:
-            for k in range(z_low, z_high):
-                out_XYZ[x + i, y + j, z + k] = slab_ZYX[k, j, i]
-            i += 1

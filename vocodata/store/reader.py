@@ -5,8 +5,8 @@ our writer has it) come in one `pread`; other writers' orders are noticed, not a
 shared between threads or with a forked child but file descriptors, and positional reads do not
 move those.
 
-Odd choice: disk is Z, Y, X and memory X, Y, Z, so the scatter transposes block by block while a
-chunk is in the cache. That costs 0.2 ms a field; a transposition afterwards costs 12 ms.
+Odd choice: disk is Z, Y, X and memory X, Y, Z, so voxels are transposed block by block while a
+chunk is in the cache (turning.py); a transposition of the whole field afterwards costs 12 ms.
 
 Shape letters: X Y Z voxels, C chunks along an axis.
 """
@@ -31,6 +31,7 @@ from vocodata.store.shard import (
     decode_chunk,
     parse_index,
 )
+from vocodata.store.turning import TURNED_VOX
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,11 +50,8 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.raw = np.empty(1 << 20, np.uint8)
-        self.chunk = {n: np.empty((CHUNK_VOX,) * 3, f"<u{n}") for n in (1, 2)}
-        self.planes = {
-            1: self.chunk[1].reshape(-1),
-            2: np.empty(2 * CHUNK_VOX**3, np.uint8),
-        }
+        self.decoded = np.empty(2 * CHUNK_VOX**3, np.uint8)
+        self.turned = {n: np.empty(TURNED_VOX, f"<u{n}") for n in (1, 2)}
         self.context = native.DecodeContext() if native.HAS_BLOSC2 else None
 
     def raw_of(self, size_bytes: int) -> NDArray[np.uint8]:
@@ -147,8 +145,8 @@ class ShardReader:
             out_XYZ.view(bits),
             np.array([self.fill], self.dtype).view(bits)[0],
             scratch.raw_of(self._row_bytes(start, out_XYZ.shape)),
-            scratch.planes[width],
-            scratch.chunk[width],
+            scratch.decoded,
+            scratch.turned[width],
             (scratch.context.address, scratch.context.zstd_address),
             check_crc and native.HAS_CRC32C,
         )
