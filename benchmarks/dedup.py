@@ -34,7 +34,7 @@ import numpy as np
 from scan_edits import HARD, MODERATE, SUBVOLUMES
 
 from vocodata.alignment import align
-from vocodata.duplicates import links
+from vocodata.duplicates import Link, links
 from vocodata.errors import VocoDataError
 from vocodata.fingerprint import Fingerprint, fingerprint, parse_fingerprint
 from vocodata.geometry import Volume, orient_ras
@@ -101,10 +101,22 @@ def strangers(pairs: set[frozenset[str]]) -> list[list[str]]:
     ]
 
 
+def paired(found: list[Link]) -> set[frozenset[str]]:
+    """All pairs of a search, which tells of many exact copies only those with the first."""
+    copies: dict[str, set[str]] = {}
+    for link in found:
+        if link.kind == "exact":
+            copies.setdefault(link.one, {link.one}).add(link.other)
+    pairs = {frozenset((link.one, link.other)) for link in found}
+    for group in copies.values():
+        pairs |= {frozenset(pair) for pair in itertools.combinations(sorted(group), 2)}
+    return pairs
+
+
 def recall(prints: dict[str, Fingerprint]) -> dict[str, Any]:
     """The search as it is, over all packings at once."""
     names = list(dict.fromkeys(scan.split("\n")[0] for scan in prints))
-    pairs = {frozenset((link.one, link.other)) for link in links(prints)}
+    pairs = paired(links(prints))
     return found_edits(names, pairs) | {"false_pairs": strangers(pairs)}
 
 
@@ -241,7 +253,7 @@ def at_scale(prints: dict[str, Fingerprint], count: int) -> dict[str, Any]:
     began, began_cpu = time.perf_counter(), time.process_time()
     found = links(made)
     wall_s, processor_s = time.perf_counter() - began, time.process_time() - began_cpu
-    pairs = {frozenset((link.one, link.other)) for link in found}
+    pairs = paired(found)
     got = found_edits(names, pairs)
     return {
         "fingerprints": len(made),
@@ -252,7 +264,7 @@ def at_scale(prints: dict[str, Fingerprint], count: int) -> dict[str, Any]:
         "missed": {
             e: r["missed"] for e, r in got["edits"].items() if e in MODERATE and r["missed"]
         },
-        "false_pairs": len(strangers(pairs)),
+        "false_pairs": strangers(pairs),
     }
 
 
