@@ -99,9 +99,14 @@ def links(scans: Mapping[str, Fingerprint]) -> list[Link]:
     ]
     firsts = [same[0] for same in by_digest.values()]
     near: dict[tuple[str, str], str] = {}
-    for match in find_matches([scans[scan].landmarks for scan in firsts]):
-        pair = (firsts[match.one], firsts[match.other])
-        near[pair] = f"{match.matched} of {match.possible} landmarks agree"
+    # A copy under a wrong affine has other landmarks: each copy that lies differently is searched.
+    places = {(scans[scan].content_digest, _places(scans[scan])): scan for scan in reversed(ids)}
+    searched, order = list(places.values()), {scan: at for at, scan in enumerate(ids)}
+    for match in find_matches([scans[scan].landmarks for scan in searched]):
+        one, other = (_copies(scans, by_digest, searched[at])[0] for at in match[:2])
+        if one != other:
+            one, other = sorted((one, other), key=order.__getitem__)
+            near[one, other] = f"{match.matched} of {match.possible} landmarks agree"
     for pair, shared in _shared_marks(firsts, scans).items():
         near.setdefault(pair, f"{shared} slices are the same")
     # Copies of a scan have its neighbours too.
@@ -111,6 +116,10 @@ def links(scans: Mapping[str, Fingerprint]) -> list[Link]:
         ):
             found.append(Link("near", a, b, evidence))
     return found
+
+
+def _places(scan: Fingerprint) -> bytes:
+    return scan.landmarks.place_N3.tobytes()
 
 
 def _copies(

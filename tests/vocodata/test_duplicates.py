@@ -1,7 +1,12 @@
+import numpy as np
 import pytest
 
-from vocodata.duplicates import Link, all_but_first, clusters, find_duplicates, plain
+from tests.vocodata.bodies import body
+from vocodata.duplicates import Link, all_but_first, clusters, find_duplicates, links, plain
 from vocodata.errors import StoreError
+from vocodata.fingerprint import fingerprint, parse_fingerprint
+from vocodata.geometry import Spacing, Volume
+from vocodata.resampling import resample
 from vocodata.store import open_store
 from vocodata.store.catalog import CATALOG_NAME
 
@@ -24,6 +29,20 @@ def test_a_catalogue_of_another_version_is_refused(built):
     pq.write_table(old, built / CATALOG_NAME)
     with pytest.raises(StoreError, match="Another version wrote the catalogue"):
         find_duplicates(built)
+
+
+def test_a_near_copy_is_found_though_the_first_exact_copy_has_a_wrong_affine():
+    whole = body(7)
+    forced = Volume(whole.data_XYZ, np.diag([1.4, 1.4, 1.4, 1.0]))
+    spaced = resample(whole, Spacing(3, 3, 3))
+    volumes = {"a/forced": forced, "b/whole": whole, "c/spaced": spaced}
+    prints = {scan: parse_fingerprint(fingerprint(volume)) for scan, volume in volumes.items()}
+    found = [link[:3] for link in links(prints)]
+    assert found == [
+        ("exact", "a/forced", "b/whole"),
+        ("near", "a/forced", "c/spaced"),
+        ("near", "b/whole", "c/spaced"),
+    ]
 
 
 def test_clusters_join_what_hangs_together():
