@@ -30,7 +30,8 @@ from vocodata.store.blosc_chunk import (
     ZSTD_FORMAT,
 )
 from vocodata.store.shard import CHUNK_VOX, CRC_BYTES
-from vocodata.store.turning import TILE_VOX, scatter
+from vocodata.store.turning import scatter
+from vocodata.store.vectors import TILE_VOX
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

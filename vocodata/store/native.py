@@ -17,7 +17,7 @@ import ctypes
 import importlib.util
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import llvmlite.binding  # type: ignore[import-untyped]  # ships no types
 import numpy as np
@@ -72,33 +72,68 @@ class DecodeContext:
             _blosc2.ZSTD_freeDCtx(ctypes.c_void_p(self.zstd_address))
 
 
+class ZstdSettings(NamedTuple):
+    """How zstd searches for matches; its manual says what each means (`ZSTD_cParameter`).
+
+    Attributes:
+        level: For a library that takes no more than that.
+        strategy: 1 fast, 2 dfast, 3 greedy, 4 lazy.
+        min_match: Bytes of the shortest match that is looked for.
+        search_log: Two to this power of candidates are looked at.
+        table_log: Two to this power of places are remembered.
+    """
+
+    level: int
+    strategy: int
+    min_match: int
+    search_log: int
+    table_log: int
+
+
+# ZSTD_c_windowLog and so on, part of the stable interface since zstd 1.4.
+_WINDOW_LOG, _HASH_LOG, _CHAIN_LOG, _SEARCH_LOG, _MIN_MATCH, _TARGET, _STRATEGY = range(101, 108)
+
+
 class ZstdEncoder:
     """zstd with an encoding context that is kept; to make one for each stream is a quarter of it.
 
     Not for two threads at once. Only where `HAS_ENCODER` is true.
     """
 
-    def __init__(self) -> None:
-        """Ask the library for a context."""
+    def __init__(self, settings: ZstdSettings, stream_log: int) -> None:
+        """Ask the library for a context.
+
+        Args:
+            settings: How to search.
+            stream_log: Streams have two to this power of bytes at most, or their far matches are
+                not looked for.
+        """
         self._address = 0
         assert _blosc2 is not None
-        create, self._compress = _blosc2.ZSTD_createCCtx, _blosc2.ZSTD_compressCCtx
+        create, self._compress = _blosc2.ZSTD_createCCtx, _blosc2.ZSTD_compress2
         create.restype = ctypes.c_void_p
         self._compress.argtypes = [
             *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t),
-            *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int),
+            *(ctypes.c_void_p, ctypes.c_size_t),
         ]
         self._compress.restype = ctypes.c_size_t
         self._address = int(create())
+        table_log = settings.table_log
+        for parameter, value in (
+            *((_WINDOW_LOG, stream_log), (_HASH_LOG, table_log), (_CHAIN_LOG, table_log)),
+            *((_SEARCH_LOG, settings.search_log), (_MIN_MATCH, settings.min_match)),
+            *((_TARGET, 0), (_STRATEGY, settings.strategy)),
+        ):
+            _blosc2.ZSTD_CCtx_setParameter(ctypes.c_void_p(self._address), parameter, value)
         self._room = np.empty(0, np.uint8)
 
-    def compress(self, data: NDArray[np.uint8], level: int) -> bytes:
+    def compress(self, data: NDArray[np.uint8]) -> bytes:
         """One zstd frame, or the data themselves where a frame would not be shorter."""
         if self._room.size < data.size:
             self._room = np.empty(data.size, np.uint8)
         got = self._compress(
             *(self._address, self._room.ctypes.data, data.size),
-            *(data.ctypes.data, data.size, level),
+            *(data.ctypes.data, data.size),
         )
         # Too little room is a fault to zstd, and faults are sizes beyond any room.
         return self._room[:got].tobytes() if got < data.size else data.tobytes()
@@ -175,7 +210,8 @@ HAS_STREAMS = _blosc2 is not None and all(
 )
 """Whether it can decode the streams of a chunk one by one; otherwise c-blosc2 decodes the whole."""
 HAS_ENCODER = _blosc2 is not None and all(
-    hasattr(_blosc2, symbol) for symbol in ("ZSTD_createCCtx", "ZSTD_freeCCtx", "ZSTD_compressCCtx")
+    hasattr(_blosc2, symbol)
+    for symbol in ("ZSTD_createCCtx", "ZSTD_freeCCtx", "ZSTD_CCtx_setParameter", "ZSTD_compress2")
 )
 """Whether zstd streams can be made here; otherwise numcodecs makes them."""
 HAS_CRC32C = _crc32c is not None

@@ -21,7 +21,7 @@ import numcodecs.blosc
 import numpy as np
 
 from vocodata.errors import StoreError
-from vocodata.store.blosc_chunk import COMPRESSORS, buffer
+from vocodata.store.blosc_chunk import COMPRESSORS, buffer, part_planes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,15 +111,14 @@ def encode_shard(data_ZYX: NDArray[Any], *, fill: int, codec: Codec) -> bytes:
         fill: Value of voxels outside the array and of chunks that are left out.
         codec: How to compress a chunk.
     """
-    z, y, x = data_ZYX.shape
-    grid = chunk_grid((z, y, x))
+    grid = chunk_grid(data_ZYX.shape)
     index = np.full((grid.z * grid.y * grid.x, 2), ABSENT, dtype="<u8")
     parts: list[bytes] = []
     offset = 0
     for number, chunk in enumerate(_chunks(data_ZYX, grid, fill)):
-        if (chunk == fill).all():
+        if chunk[0, 0, 0] == fill and (chunk == fill).all():
             continue
-        part = _sealed(buffer(chunk, COMPRESSORS[codec.name]))
+        part = _sealed(buffer(part_planes(chunk), COMPRESSORS[codec.name]))
         index[number] = (offset, len(part))
         parts.append(part)
         offset += len(part)
@@ -128,14 +127,16 @@ def encode_shard(data_ZYX: NDArray[Any], *, fill: int, codec: Codec) -> bytes:
 
 
 def _chunks(data_ZYX: NDArray[Any], grid: ChunkGrid, fill: int) -> Iterator[NDArray[Any]]:
-    """Each chunk in C order, contiguous, the part outside the array filled."""
+    """Each chunk in C order, voxels side by side along x, the part outside the array filled."""
     side = CHUNK_VOX
+    if data_ZYX.strides[2] != data_ZYX.itemsize:
+        data_ZYX = np.ascontiguousarray(data_ZYX)
     for z, y, x in np.ndindex(*grid):
         part = data_ZYX[
             z * side : (z + 1) * side, y * side : (y + 1) * side, x * side : (x + 1) * side
         ]
         if part.shape == (side, side, side):
-            yield np.ascontiguousarray(part)
+            yield part
             continue
         chunk = np.full((side, side, side), fill, dtype=data_ZYX.dtype)
         chunk[: part.shape[0], : part.shape[1], : part.shape[2]] = part
