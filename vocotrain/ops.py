@@ -1,5 +1,7 @@
 """The one door to vocokernels: everything else here imports kernels from this file."""
 
+from functools import partial
+
 from vocokernels import (
     VoCoTerms,
     available_backends,
@@ -9,6 +11,7 @@ from vocokernels import (
     voco_loss,
     window_attention,
 )
+from vocokernels.backends import check_no_tangent as _check_no_tangent
 from vocokernels.window_attention.counts import (
     HalfWork,
     box_pairs,
@@ -23,6 +26,7 @@ __all__ = [
     "VoCoTerms",
     "available_backends",
     "box_pairs",
+    "check_no_tangent",
     "crop_similarity",
     "cut_crops",
     "half_work",
@@ -34,3 +38,6 @@ __all__ = [
     "window_pairs",
     "worker_count",
 ]
+
+# what has no backends has no slower way either
+check_no_tangent = partial(_check_no_tangent, instead="Use gradients, by backward().")

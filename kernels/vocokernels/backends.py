@@ -99,20 +99,35 @@ def check_one_device(**tensors: Tensor | None) -> None:
             raise DeviceError(message)
 
 
-def check_no_tangent(operation: str, *tensors: Tensor | None) -> None:
+def check_no_tangent(
+    operation: str,
+    *tensors: Tensor | None,
+    instead: str = "Use backend='reference', or gradients.",
+) -> None:
     """Refuse forward-mode derivatives, for which torch's custom operators silently give zeros.
+
+    Args:
+        operation: Its name, for people.
+        tensors: Its inputs.
+        instead: What to do, for people.
 
     Raises:
         TransformError: An input has a tangent, as under torch.func.jvp.
     """
-    if torch.compiler.is_compiling():
-        return
-    if any(one is not None and _has_tangent(one) for one in tensors):
+    if any(one is not None and has_tangent(one) for one in tensors):
         message = (
             f"{operation} was called with a forward-mode derivative (torch.func.jvp), which its "
-            "kernels do not have; expected plain tensors. Use backend='reference', or gradients."
+            f"kernels do not have; expected plain tensors. {instead}"
         )
         raise TransformError(message)
+
+
+def has_tangent(tensor: Tensor) -> bool:
+    """Whether a tensor carries a forward-mode derivative; of no trace."""
+    if torch.compiler.is_compiling():
+        return False
+    dual: forward_ad.UnpackedDualTensor = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]  # torch's own
+    return dual.tangent is not None
 
 
 def resolve_backend(backend: str, tensor: Tensor) -> Backend:
@@ -175,11 +190,6 @@ def _say_once(operation: str, chosen: Backend, device: torch.device) -> None:
         return
     reason = f"{ENVIRONMENT_SWITCH}={asked}" if asked else "auto"
     _logger.info("%s runs on backend '%s' (%s, tensors on %s)", operation, chosen, reason, device)
-
-
-def _has_tangent(tensor: Tensor) -> bool:
-    dual: forward_ad.UnpackedDualTensor = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]  # torch's own
-    return dual.tangent is not None
 
 
 def _is_vmapped(tensor: Tensor) -> bool:

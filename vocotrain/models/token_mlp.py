@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vocotrain.models.pieces import PIECE_VALUES, computing_type, for_each, wide
+from vocotrain.ops import check_no_tangent
 
 EPSILON = 1e-5
 """Of the layer norm, torch's and MONAI's."""
@@ -34,7 +35,11 @@ def token_mlp(
         norm: Weight and bias (C) of the layer norm.
         linear1: Weight (H, C) and bias (H).
         linear2: Weight (C, H) and bias (C).
+
+    Raises:
+        TransformError: An input has a forward-mode derivative.
     """
+    check_no_tangent("token_mlp", x, *norm, *linear1, *linear2)
     kind = computing_type(x)
     linears = (parameter.to(kind) for parameter in (*linear1, *linear2))
     y_RC: Tensor = _forward_op(x.to(kind).reshape(-1, x.shape[-1]), *norm, *linears)

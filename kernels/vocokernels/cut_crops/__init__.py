@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vocokernels.backends import chosen_backend
+from vocokernels.backends import chosen_backend, has_tangent
 from vocokernels.cut_crops.cpu import cut_crops_cpu
 from vocokernels.cut_crops.reference import Augmentation, cut_crops_reference
 from vocokernels.errors import CropOutsideFieldError, DtypeError, ShapeError
@@ -36,7 +36,8 @@ def cut_crops(
         turns_BN: Quarter turns in the x, y plane, x towards y; None for none.
         shift_BN: Added to each crop, in units of the window; None for nothing.
         backend: See `vocokernels.backends`; all give the same bits. Only reference gives a
-            gradient, of a float32 field, and is taken where one is wanted.
+            gradient or forward-mode derivative, of a float32 field, and is taken where one is
+            wanted.
 
     Returns:
         (B, N, 1, x, y, z) float32, contiguous.
@@ -57,7 +58,7 @@ def cut_crops(
     _check_types(field_BXYZ, start_BN3, window_hu_B2, plan)
     _check_inside(field_BXYZ, start_BN3, size)
     _check_turns(size, turns_BN)
-    if field_BXYZ.requires_grad and torch.is_grad_enabled():
+    if (field_BXYZ.requires_grad and torch.is_grad_enabled()) or has_tangent(field_BXYZ):
         return cut_crops_reference(field_BXYZ, start_BN3, size, window_hu_B2, plan)
     if chosen == "triton":
         # importing a kernel wants triton, which other backends do without

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 
@@ -98,3 +100,18 @@ def test_the_operator_keeps_the_rules_of_torch():
     map_BN4 = kernel.crop_map(fields.stride(), start, (4, 4, 4), plan)
     light_BN3 = kernel._light(start, WINDOWS, plan)
     torch.library.opcheck(kernel._cut_op, (fields, map_BN4, light_BN3, 4, 4, 4))
+
+
+# torch's own rules of forward derivatives are still scripts
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+def test_a_forward_mode_derivative_is_that_of_the_specification():
+    fields = random_fields().float()
+    plan = random_plan(fields, (4, 4, 4))
+
+    def derivative(backend):
+        function = partial(cut, size=(4, 4, 4), plan=plan, backend=backend)
+        return torch.func.jvp(function, (fields,), (fields,))[1]
+
+    found = derivative("triton")
+    assert found.any()
+    assert torch.equal(found, derivative("reference"))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from vocokernels.errors import TransformError
 from vocotrain.models import pieces
 from vocotrain.models.residual import residual_unit
 
@@ -130,3 +131,16 @@ def test_it_compiles_in_one_graph():
     compiled_grads = torch.autograd.grad(y.sin().sum(), tensors)
     grads = torch.autograd.grad(expected.sin().sum(), tensors)
     assert all(torch.equal(a, b) for a, b in zip(compiled_grads, grads, strict=True))
+
+
+# torch's own rules of forward derivatives are still scripts
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("place", range(4))
+def test_a_forward_mode_derivative_is_refused_and_not_zero(place):
+    tensors = [tensor.detach() for tensor in inputs((1, 3, 4, 2), 2, 3)]
+
+    def call(tensor):
+        return unit(*tensors[:place], tensor, *tensors[place + 1 :])
+
+    with pytest.raises(TransformError, match=r"residual_unit was called with a forward-mode"):
+        torch.func.jvp(call, (tensors[place],), (tensors[place],))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from vocokernels.errors import TransformError
 from vocotrain.models import token_mlp as module
 from vocotrain.models.token_mlp import token_mlp
 
@@ -85,3 +86,16 @@ def test_under_autocast_it_is_half_precision_and_as_exact_as_the_single_operatio
 
 def test_it_is_a_well_behaved_operator():
     torch.library.opcheck(torch.ops.vocotrain.token_mlp.default, tuple(inputs(7, 4)))
+
+
+# torch's own rules of forward derivatives are still scripts
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("place", range(7))
+def test_a_forward_mode_derivative_is_refused_and_not_zero(place):
+    tensors = [tensor.detach() for tensor in inputs(5, 6)]
+
+    def call(tensor):
+        return one(*tensors[:place], tensor, *tensors[place + 1 :])
+
+    with pytest.raises(TransformError, match=r"token_mlp was called with a forward-mode.*backward"):
+        torch.func.jvp(call, (tensors[place],), (tensors[place],))
