@@ -11,7 +11,7 @@ from vocokernels import (
     voco_loss,
     window_attention,
 )
-from vocokernels.backends import check_no_tangent as _check_no_tangent
+from vocokernels.backends import check_no_transform as _check_no_transform
 from vocokernels.window_attention.counts import (
     HalfWork,
     box_pairs,
@@ -26,7 +26,7 @@ __all__ = [
     "VoCoTerms",
     "available_backends",
     "box_pairs",
-    "check_no_tangent",
+    "check_no_transform",
     "crop_similarity",
     "cut_crops",
     "half_work",
@@ -40,4 +40,4 @@ __all__ = [
 ]
 
 # what has no backends has no slower way either
-check_no_tangent = partial(_check_no_tangent, instead="Use gradients, by backward().")
+check_no_transform = partial(_check_no_transform, instead="Use backward() without torch.func.")

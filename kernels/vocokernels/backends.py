@@ -99,12 +99,14 @@ def check_one_device(**tensors: Tensor | None) -> None:
             raise DeviceError(message)
 
 
-def check_no_tangent(
+def check_no_transform(
     operation: str,
     *tensors: Tensor | None,
-    instead: str = "Use backend='reference', or gradients.",
+    instead: str = "Use backend='reference', or backward() without torch.func.",
 ) -> None:
-    """Refuse forward-mode derivatives, for which torch's custom operators silently give zeros.
+    """Refuse derivatives by torch.func, which torch's custom operators lack.
+
+    A forward-mode derivative would silently be zero, a gradient an error about `setup_context`.
 
     Args:
         operation: Its name, for people.
@@ -112,14 +114,21 @@ def check_no_tangent(
         instead: What to do, for people.
 
     Raises:
-        TransformError: An input has a tangent, as under torch.func.jvp.
+        TransformError: An input has a tangent, as under torch.func.jvp, or wants a gradient of
+            torch.func.grad.
     """
-    if any(one is not None and has_tangent(one) for one in tensors):
-        message = (
-            f"{operation} was called with a forward-mode derivative (torch.func.jvp), which its "
-            f"kernels do not have; expected plain tensors. {instead}"
-        )
-        raise TransformError(message)
+    given = [tensor for tensor in tensors if tensor is not None]
+    if any(map(has_tangent, given)):
+        asked = "with a forward-mode derivative (torch.func.jvp)"
+    elif any(map(_wants_functional_gradient, given)):
+        asked = "under torch.func.grad"
+    else:
+        return
+    message = (
+        f"{operation} was called {asked}, which its kernels do not take; expected plain tensors. "
+        f"{instead}"
+    )
+    raise TransformError(message)
 
 
 def has_tangent(tensor: Tensor) -> bool:
@@ -194,13 +203,26 @@ def _say_once(operation: str, chosen: Backend, device: torch.device) -> None:
 
 def _is_vmapped(tensor: Tensor) -> bool:
     """Whether torch.func.vmap hides an axis of a tensor, under other transforms or not."""
+    return any(map(torch._C._functorch.is_batchedtensor, _wrappers(tensor)))
+
+
+def _wants_functional_gradient(tensor: Tensor) -> bool:
+    """Whether torch.func.grad, or what is built on it, asks for a tensor's gradient."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return False
+    is_tracked = torch._C._functorch.is_gradtrackingtensor
+    return any(is_tracked(one) and one.requires_grad for one in _wrappers(tensor))
+
+
+def _wrappers(tensor: Tensor) -> list[Tensor]:
+    """What transforms of torch.func made of a plain tensor, the last one first."""
     # torch has no public way to ask
     functorch = torch._C._functorch
+    found = []
     while functorch.is_functorch_wrapped_tensor(tensor):
-        if functorch.is_batchedtensor(tensor):
-            return True
+        found.append(tensor)
         tensor = functorch.get_unwrapped(tensor)
-    return False
+    return found
 
 
 def _fastest(device: torch.device) -> Backend:

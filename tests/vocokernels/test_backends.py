@@ -237,6 +237,43 @@ def test_a_forward_mode_derivative_is_refused_and_not_zero():
     assert tangent.abs().max() > 0
 
 
+BY_TORCH_FUNC = {
+    "window_attention": (partial(attend, backend="cpu"), torch.randn(1, 3, 2, 2, 6)),
+    "voco_loss": (
+        lambda x: voco_loss(
+            x, x.detach(), BASES, BASES, torch.zeros(2, 2, 3), backend="cpu"
+        ).total(),
+        torch.randn(2, 2, 4),
+    ),
+}
+BASES = torch.randn(2, 3, 4)
+
+
+@pytest.mark.parametrize("name", BY_TORCH_FUNC)
+def test_a_gradient_by_torch_func_is_refused_in_our_words(name):
+    function, given = BY_TORCH_FUNC[name]
+
+    def loss(x):
+        return function(x).sum()
+
+    words = rf"{name} was called under torch.func.grad.*backend='reference', or backward"
+    with pytest.raises(TransformError, match=words):
+        torch.func.grad(loss)(given)
+    with pytest.raises(TransformError, match=words):
+        torch.func.grad(lambda x: torch.func.grad(loss)(x).sum())(given)
+
+
+def test_torch_func_grad_may_call_attention_on_what_it_does_not_differentiate():
+    def loss(x):
+        with torch.no_grad():
+            frozen = attend(x, backend="cpu")
+        return (x * (frozen + attend(x.detach(), backend="cpu")).sum()).sum()
+
+    x = torch.randn(1, 3, 2, 2, 6)
+    found = torch.func.grad(loss)(x)
+    torch.testing.assert_close(found, (2 * attend(x, backend="cpu").sum()).expand_as(x))
+
+
 OPERATIONS = {
     "window_attention": (attend, (torch.randn(2, 3, 2, 2, 6),)),
     "crop_similarity": (crop_similarity, (torch.randn(2, 2, 4), torch.randn(2, 3, 4))),

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from vocotrain.errors import InputShapeError
 from vocotrain.models.blocks import EncoderBlock, channels_first, channels_last, run
 from vocotrain.models.swin import SwinTransformer, normalised
+from vocotrain.ops import check_no_transform
 from vocotrain.sizes import ModelSize, model_size
 
 BOTTOM = "encoder10"
@@ -149,6 +150,7 @@ def check_input(x_BCXYZ: Tensor, size: ModelSize, in_channels: int) -> None:
 
 
 def _pooled(map_BXYZC: Tensor) -> Tensor:
+    check_no_transform("The encoder's pooling", map_BXYZC)
     pooled_BC: Tensor = _Pool.apply(map_BXYZC)  # type: ignore[no-untyped-call]  # torch's apply
     return pooled_BC
 

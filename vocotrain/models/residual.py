@@ -27,7 +27,7 @@ from vocotrain.models.norm import (
     statistics,
 )
 from vocotrain.models.pieces import Piece, computing_type, for_each, pieces, wide
-from vocotrain.ops import check_no_tangent
+from vocotrain.ops import check_no_transform
 
 
 def residual_unit(
@@ -45,9 +45,9 @@ def residual_unit(
         Maps (B, X, Y, Z, D).
 
     Raises:
-        TransformError: An input has a forward-mode derivative.
+        TransformError: A derivative by torch.func.jvp or torch.func.grad is asked for.
     """
-    check_no_tangent("residual_unit", x_BXYZC, weight1, weight2, weight3)
+    check_no_transform("residual_unit", x_BXYZC, weight1, weight2, weight3)
     kind = computing_type(x_BXYZC)
     around = None if weight3 is None else weight3.to(kind)
     y_BXYZD: Tensor = _forward_op(

@@ -205,6 +205,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x_BXYZC: Tensor) -> Tensor:
         """Map to a map of half the side; an odd side is padded with zeros at the end."""
+        ops.check_no_transform("Patch merging", x_BXYZC)
         x_BXYZC = _padded(x_BXYZC, 2)
         neighbours: Tensor = _Neighbours.apply(x_BXYZC, self.offsets)  # type: ignore[no-untyped-call]  # torch's apply
         y: Tensor = self.reduction(self.norm(neighbours))

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vocotrain.models.pieces import PIECE_VALUES, computing_type, for_each, wide
-from vocotrain.ops import check_no_tangent
+from vocotrain.ops import check_no_transform
 
 EPSILON = 1e-5
 """Of the layer norm, torch's and MONAI's."""
@@ -37,9 +37,9 @@ def token_mlp(
         linear2: Weight (C, H) and bias (C).
 
     Raises:
-        TransformError: An input has a forward-mode derivative.
+        TransformError: A derivative by torch.func.jvp or torch.func.grad is asked for.
     """
-    check_no_tangent("token_mlp", x, *norm, *linear1, *linear2)
+    check_no_transform("token_mlp", x, *norm, *linear1, *linear2)
     kind = computing_type(x)
     linears = (parameter.to(kind) for parameter in (*linear1, *linear2))
     y_RC: Tensor = _forward_op(x.to(kind).reshape(-1, x.shape[-1]), *norm, *linears)

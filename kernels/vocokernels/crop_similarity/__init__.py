@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from vocokernels.backends import check_no_tangent, check_one_device, chosen_backend
+from vocokernels.backends import check_no_transform, check_one_device, chosen_backend
 from vocokernels.crop_similarity.reference import crop_similarity_reference
 from vocokernels.errors import DtypeError, ShapeError
 
@@ -27,7 +27,7 @@ def crop_similarity(x_BND: Tensor, bases_BKD: Tensor, *, backend: str = "auto") 
         DeviceError: Tensors on different devices.
         UnknownBackendError: No backend has this name.
         BackendUnavailableError: The backend cannot run here.
-        TransformError: An input comes from torch.func.vmap.
+        TransformError: An input comes from torch.func.vmap; but for reference, from jvp or grad.
 
     >>> import torch
     >>> crop_similarity(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[1.0, 0.0], [0.0, 2.0]]]))
@@ -39,7 +39,7 @@ def crop_similarity(x_BND: Tensor, bases_BKD: Tensor, *, backend: str = "auto") 
         # importing a kernel wants triton, which other backends do without
         from vocokernels.crop_similarity.kernel import crop_similarity_triton
 
-        check_no_tangent("crop_similarity", x_BND, bases_BKD)
+        check_no_transform("crop_similarity", x_BND, bases_BKD)
         return crop_similarity_triton(x_BND, bases_BKD)
     return crop_similarity_reference(x_BND, bases_BKD)
 

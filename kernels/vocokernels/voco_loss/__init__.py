@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from vocokernels.backends import check_no_tangent, check_one_device, chosen_backend
+from vocokernels.backends import check_no_transform, check_one_device, chosen_backend
 from vocokernels.crop_similarity import check_embeddings
 from vocokernels.errors import ShapeError, UnknownVariantError
 from vocokernels.voco_loss.cpu import voco_loss_cpu
@@ -84,7 +84,7 @@ def voco_loss(
         UnknownVariantError: No variant has this name.
         UnknownBackendError: No backend has this name.
         BackendUnavailableError: The backend cannot run here.
-        TransformError: An input comes from torch.func.vmap.
+        TransformError: An input comes from torch.func.vmap; but for reference, from jvp or grad.
 
     Source: Wu et al., arXiv:2410.09890; the released code's behaviour, restated.
     """
@@ -103,13 +103,14 @@ def voco_loss(
     )
     inputs = (x_student, x_teacher, bases_student, bases_teacher, labels)
     chosen = chosen_backend("voco_loss", backend, *inputs)
+    if chosen != "reference":
+        check_no_transform("voco_loss", *inputs)
     if chosen == "cpu":
         return VoCoTerms(*voco_loss_cpu(*inputs, repairs))
     if chosen == "triton":
         # importing a kernel wants triton, which other backends do without
         from vocokernels.voco_loss.op import voco_loss_triton
 
-        check_no_tangent("voco_loss", *inputs)
         return VoCoTerms(*voco_loss_triton(*inputs, repairs))
     return VoCoTerms(
         intra=intra_term(x_student, bases_teacher, labels, repairs),

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from vocokernels.backends import (
     Backend,
-    check_no_tangent,
+    check_no_transform,
     check_one_device,
     chosen_backend,
 )
@@ -63,7 +63,7 @@ def window_attention(
         DeviceError: Tensors on different devices.
         UnknownBackendError: No backend has this name.
         BackendUnavailableError: The backend cannot run here.
-        TransformError: An input comes from torch.func.vmap, or has a forward-mode derivative.
+        TransformError: An input comes from torch.func.vmap; but for reference, from jvp or grad.
 
     Source: Liu et al., arXiv:2103.14030; Hatamizadeh et al., arXiv:2201.01266. The boxes are ours:
     docs/kernels.md.
@@ -82,7 +82,7 @@ def window_attention(
         )
         raise BackendUnavailableError(message)
     if chosen != "reference":
-        check_no_tangent("window_attention", *inputs)
+        check_no_transform("window_attention", *inputs)
     run = _RUN[chosen]
     return run(qkv, bias_table, window=window, shift=shift, pad_qkv=pad_qkv)
 

@@ -4,6 +4,7 @@ import monai.networks.nets
 import pytest
 import torch
 
+from vocokernels.errors import TransformError
 from vocotrain.errors import InputShapeError
 from vocotrain.models import encoder as encoder_module
 from vocotrain.models.encoder import VoCoEncoder
@@ -148,3 +149,9 @@ def test_a_batch_without_channels_is_refused():
         InputShapeError, match=r"Expected a batch \(B, 1, X, Y, Z\), got shape \(16,"
     ):
         VoCoEncoder(SMALL)(torch.zeros(16, 16, 16))
+
+
+def test_a_gradient_by_torch_func_is_refused_in_our_words():
+    map_BXYZC = torch.randn(1, 2, 2, 2, 3)
+    with pytest.raises(TransformError, match=r"The encoder's pooling was called under torch.func"):
+        torch.func.grad(lambda x: encoder_module._pooled(x).sum())(map_BXYZC)

@@ -136,7 +136,7 @@ def test_it_compiles_in_one_graph():
 # torch's own rules of forward derivatives are still scripts
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("place", range(4))
-def test_a_forward_mode_derivative_is_refused_and_not_zero(place):
+def test_derivatives_by_torch_func_are_refused_in_our_words(place):
     tensors = [tensor.detach() for tensor in inputs((1, 3, 4, 2), 2, 3)]
 
     def call(tensor):
@@ -144,3 +144,5 @@ def test_a_forward_mode_derivative_is_refused_and_not_zero(place):
 
     with pytest.raises(TransformError, match=r"residual_unit was called with a forward-mode"):
         torch.func.jvp(call, (tensors[place],), (tensors[place],))
+    with pytest.raises(TransformError, match=r"residual_unit was called under torch.func.grad"):
+        torch.func.grad(lambda tensor: call(tensor).sum())(tensors[place])

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from vocodata.geometry import Size
+from vocokernels.errors import TransformError
 from vocotrain.models.swin import NEIGHBOURS, PatchEmbedding, PatchMerging, relative_positions
 
 
@@ -53,3 +54,9 @@ def test_the_gradient_of_a_merging_is_that_of_slices_joined(merging):
     assert torch.equal(y, expected)
     (grad,), (wanted,) = (torch.autograd.grad(out.sin().sum(), x) for out in (y, expected))
     torch.testing.assert_close(grad, wanted, rtol=0, atol=1e-14)
+
+
+def test_a_gradient_by_torch_func_is_refused_in_our_words():
+    module = PatchMerging(3, merging="octants")
+    with pytest.raises(TransformError, match=r"Patch merging was called under torch.func.grad"):
+        torch.func.grad(lambda x: module(x).sum())(torch.randn(1, 2, 2, 2, 3))

@@ -91,7 +91,7 @@ def test_it_is_a_well_behaved_operator():
 # torch's own rules of forward derivatives are still scripts
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("place", range(7))
-def test_a_forward_mode_derivative_is_refused_and_not_zero(place):
+def test_derivatives_by_torch_func_are_refused_in_our_words(place):
     tensors = [tensor.detach() for tensor in inputs(5, 6)]
 
     def call(tensor):
@@ -99,3 +99,5 @@ def test_a_forward_mode_derivative_is_refused_and_not_zero(place):
 
     with pytest.raises(TransformError, match=r"token_mlp was called with a forward-mode.*backward"):
         torch.func.jvp(call, (tensors[place],), (tensors[place],))
+    with pytest.raises(TransformError, match=r"token_mlp was called under torch.func.grad"):
+        torch.func.grad(lambda tensor: call(tensor).sum())(tensors[place])
