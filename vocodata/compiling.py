@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -15,13 +17,16 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_IMPORT = re.compile(r"^from +([\w.]+) +import +(?:\(([^)]*)\)|(.*))$", re.MULTILINE)
+
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Compile at the first call and keep it beside the file, or in the user's cache folder.
 
-    What is kept is used as long as no file of the function's folder has changed. numba by itself
-    looks at the function's own file only: after an upgrade that changes a constant or a called
-    function elsewhere, it would go on with the old machine code, which nothing would tell.
+    What is kept is used as long as neither the function's module nor one of this package that it
+    imports, in turn, has changed. numba by itself looks at the function's own file only: after an
+    upgrade that changes a constant or a called function elsewhere, it would go on with the old
+    machine code, which nothing would tell.
 
     Where nothing can be kept (a read-only container without a home, a numba whose cache we do not
     know), every process compiles anew: seconds lost, where numba would refuse to start.
@@ -29,20 +34,34 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     try:
         kept: Any = njit(cache=True, nogil=True, boundscheck=False)(function)
         file = kept._cache._cache_file
-        file._source_stamp = (
-            file._source_stamp,
-            _digest(Path(function.__code__.co_filename).parent),
-        )
-    except (RuntimeError, AttributeError):
+        file._source_stamp = (file._source_stamp, _digest(function.__module__))
+    except (RuntimeError, AttributeError, OSError):
         kept = njit(nogil=True, boundscheck=False)(function)
     result: Callable[P, R] = kept
     return result
 
 
 @functools.cache
-def _digest(folder: Path) -> str:
-    """Of all sources in a folder."""
-    sources = (file.read_bytes() for file in sorted(folder.glob("*.py")))
-    return hashlib.sha256(
-        b"".join(hashlib.sha256(source).digest() for source in sources)
-    ).hexdigest()
+def _digest(module: str) -> str:
+    """Of the sources of a module and of what it imports from its package, in turn."""
+    sources: dict[str, bytes] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if name not in sources and file is not None:
+            sources[name] = Path(file).read_bytes()
+            waiting += _imports(sources[name].decode(), package=module.partition(".")[0])
+    each = (hashlib.sha256(sources[name]).digest() for name in sorted(sources))
+    return hashlib.sha256(b"".join(each)).hexdigest()
+
+
+def _imports(source: str, *, package: str) -> list[str]:
+    """Modules of the package that a source imports when it is loaded."""
+    found = []
+    for origin, bracketed, plain in _IMPORT.findall(source):
+        if origin.partition(".")[0] == package:
+            names = re.findall(r"\w+", bracketed or plain)
+            below = [f"{origin}.{name}" for name in names if f"{origin}.{name}" in sys.modules]
+            found += below or [origin]
+    return found

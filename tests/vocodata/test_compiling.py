@@ -43,12 +43,23 @@ def test_a_function_is_compiled_where_nothing_can_be_written(tmp_path):
     assert not list(tmp_path.rglob("*.nbi"))
 
 
-def test_a_change_in_another_file_of_the_folder_is_not_answered_from_the_cache(tmp_path):
+def test_a_change_in_a_module_that_is_imported_is_not_answered_from_the_cache(tmp_path):
     """numba looks at the function's own file: it went on with constants of before an upgrade."""
-    (tmp_path / "factors.py").write_text("FACTOR = 3")
-    (tmp_path / "doubling.py").write_text(
-        MODULE.replace("2 * x", "FACTOR * x") + "\nfrom factors import FACTOR\n"
+    package = tmp_path / "doubling"
+    package.mkdir()
+    (package / "__init__.py").write_text("from doubling.twice import twice as twice\n")
+    (package / "twice.py").write_text(
+        "from doubling import times\n" + MODULE.replace("2 * x", "times.FACTOR * x")
     )
+    (package / "times.py").write_text("from doubling.factors import (\n    FACTOR,\n)\n")
+    (package / "factors.py").write_text("FACTOR = 3\n")
+    (package / "unrelated.py").write_text("")
     _run(tmp_path, {}, wanted=63)
-    (tmp_path / "factors.py").write_text("FACTOR = 2")
+    (index,) = (package / "__pycache__").glob("*.nbi")
+    before = index.read_bytes()
+    (package / "unrelated.py").write_text("# edited")
+    _run(tmp_path, {}, wanted=63)
+    assert index.read_bytes() == before
+    (package / "factors.py").write_text("FACTOR = 2\n")
     _run(tmp_path, {}, wanted=42)
+    assert index.read_bytes() != before
