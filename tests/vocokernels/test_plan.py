@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vocokernels.errors import ShapeError
 from vocokernels.window_attention.boxes import box_classes
 from vocokernels.window_attention.plan import BIAS_PROGRAMS, pair_work, plan, row_work
 
@@ -117,3 +118,8 @@ def test_another_default_device_does_not_matter():
         found = plan((5, 3, 4), (3, 3, 3), (1, 2, 0), CPU)
     assert found.kinds_K4.device == CPU
     assert found.kinds_K4[:, 0].sum() > 0
+
+
+def test_a_map_of_more_tokens_than_32_bits_count_is_refused():
+    with pytest.raises(ShapeError, match="A map of 2048 x 1024 x 1024 has 2147483648 tokens; "):
+        plan((2048, 1024, 1024), (7, 7, 7), (0, 0, 0), CPU)

@@ -24,6 +24,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vocokernels.cut_crops.reference import Augmentation
+from vocokernels.errors import ShapeError
 from vocokernels.launching import launch
 
 # voxels a program; 8 a thread, so that the loads of 16-bit voxels are as wide as they can be
@@ -120,7 +121,12 @@ def _cut_op(
     volumes, crops, _ = map_BN4.shape
     crop_BN1XYZ = field_BXYZ.new_empty((volumes, crops, 1, x, y, z), dtype=torch.float32)
     voxels = x * y * z
-    assert voxels <= 2**31 - BLOCK, "places inside one crop are counted in 32 bits"
+    if voxels > 2**31 - BLOCK:
+        message = (
+            f"A crop of {x} x {y} x {z} has {voxels} voxels; backend 'triton' counts up to "
+            f"{2**31 - BLOCK}. Cut it in parts, or take backend='reference'."
+        )
+        raise ShapeError(message)
     blocks = triton.cdiv(voxels, BLOCK)
     if crop_BN1XYZ.numel():
         launch(

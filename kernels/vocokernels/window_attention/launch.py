@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vocokernels.launching import check_grid
 from vocokernels.window_attention.boxes import Triple, as_triple
 from vocokernels.window_attention.kernel import INTERPRETED, _forward_kernel, _sink_kernel
 from vocokernels.window_attention.plan import PairWork, Plan, RowWork, pair_work, plan, row_work
@@ -88,9 +89,9 @@ class Problem:
 
     def grid(self, work: RowWork) -> tuple[int]:
         """One program a work, map and head, in one line: other axes end at 65,535."""
-        programs = len(work.works_W5) * self.maps * self.heads
-        assert programs < 2**31, "programs are counted in 32 bits"
-        return (programs,)
+        grid = (len(work.works_W5) * self.maps * self.heads,)
+        check_grid("window_attention", grid)
+        return grid
 
     def settings(self, tile: Tile) -> dict[str, Any]:
         """Constants of a kernel that multiplies q, k, v."""

@@ -16,6 +16,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from vocokernels.errors import ShapeError
 from vocokernels.window_attention.boxes import BoxClass, Triple, bias_origin, box_classes
 
 # Programs that add up the gradient of the table, about: some two for each that a large GPU runs at
@@ -78,8 +79,16 @@ def plan(map_xyz: Triple, window: Triple, shift: Triple, device: torch.device) -
         window: Window of the bias table.
         shift: Shift of the windows.
         device: Where the tables will lie.
+
+    Raises:
+        ShapeError: A map of more tokens than 32 bits count.
     """
-    assert prod(map_xyz) < 2**31, "tokens of a map are counted in 32 bits"
+    if prod(map_xyz) >= 2**31:
+        message = (
+            f"A map of {' x '.join(map(str, map_xyz))} has {prod(map_xyz)} tokens; backend "
+            f"'triton' counts up to {2**31 - 1}. Cut the map in parts."
+        )
+        raise ShapeError(message)
     kinds = tuple(sorted(box_classes(map_xyz, window, shift), key=lambda kind: -kind.tokens))
     origin = bias_origin(window)
     # rows of 16 numbers, so that the compiler may load four at once

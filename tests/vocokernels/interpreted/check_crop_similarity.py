@@ -4,6 +4,7 @@ import torch
 from tests.vocokernels.interpreted.tolerances import TOLERANCE, assert_near
 from vocokernels import crop_similarity
 from vocokernels.crop_similarity import kernel
+from vocokernels.errors import ShapeError
 
 # B, N, K, D; 16 is a tile of crops or bases, 32 one of channels
 SHAPES = [(2, 3, 5, 70), (1, 20, 18, 33), (3, 17, 1, 6)]
@@ -122,3 +123,13 @@ def test_a_second_derivative_is_refused():
     (grad,) = torch.autograd.grad(found, inputs[0], create_graph=True)
     with pytest.raises(RuntimeError, match="no autograd formula was registered"):
         grad.sum().backward()
+
+
+def test_more_tiles_than_a_gpu_starts_are_refused():
+    few, many = torch.ones(1, 1, 1), torch.ones(1, 16 * 65_535 + 1, 1)
+    for crops, bases in ((few, many), (many, few)):
+        with pytest.raises(ShapeError, match=r"similarity_fwd_kernel was to start .*65536"):
+            crop_similarity(crops, bases, backend="triton")
+    wide, one = torch.ones(1, 1, 32 * 65_535 + 1), torch.ones(1, 1)
+    with pytest.raises(ShapeError, match="similarity_bwd_kernel was to start 1 x 1 x 65536"):
+        kernel._backward_op(few, few, wide, wide, one, one)

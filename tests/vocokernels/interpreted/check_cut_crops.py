@@ -6,6 +6,7 @@ import torch
 from vocokernels import cut_crops
 from vocokernels.cut_crops import kernel
 from vocokernels.cut_crops.reference import Augmentation
+from vocokernels.errors import ShapeError
 
 WINDOWS = torch.tensor([[-175.0, 250.0], [-1000.0, 500.0]])
 
@@ -115,3 +116,10 @@ def test_a_forward_mode_derivative_is_that_of_the_specification():
     found = derivative("triton")
     assert found.any()
     assert torch.equal(found, derivative("reference"))
+
+
+def test_a_crop_of_more_voxels_than_32_bits_count_is_refused():
+    field = torch.zeros(1, 1, 1, 1).expand(1, 1300, 1300, 1300)
+    start, window = torch.zeros(1, 0, 3, dtype=torch.int64), torch.tensor([[0.0, 1.0]])
+    with pytest.raises(ShapeError, match=r"A crop of 1300 x 1300 x 1300 has 2197000000 voxels; .*"):
+        cut_crops(field, start, 1300, window_hu_B2=window, backend="triton")

@@ -5,6 +5,7 @@ import torch
 
 from tests.vocokernels.interpreted.tolerances import TOLERANCE, assert_near
 from vocokernels import voco_loss
+from vocokernels.errors import ShapeError
 from vocokernels.voco_loss import op
 
 VARIANTS = ("reference", "voco")
@@ -194,3 +195,9 @@ def test_it_compiles_into_one_graph(variant):
     found = torch.autograd.grad(compiled(*inputs), learning)
     for ours, theirs in zip(found, expected, strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_more_tiles_than_a_gpu_starts_are_refused():
+    crops, bases = torch.ones(1, 1, 1), torch.ones(1, 4096, 1)
+    with pytest.raises(ShapeError, match="cosines_kernel was to start 1 x 4 x 65536 programs"):
+        voco_loss(crops, crops, bases, bases, torch.zeros(1, 1, 4096), backend="triton")

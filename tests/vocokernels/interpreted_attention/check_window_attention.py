@@ -12,7 +12,7 @@ import torch
 from tests.vocokernels.attention_cases import CASES, SLOW_CASES, TOLERANCES, Case
 from vocokernels import window_attention
 from vocokernels.backends import available_backends
-from vocokernels.errors import BackendUnavailableError
+from vocokernels.errors import BackendUnavailableError, ShapeError
 from vocokernels.window_attention import launch
 from vocokernels.window_attention.boxes import table_length
 from vocokernels.window_attention.gpu import _backward_op, _forward_op
@@ -269,3 +269,13 @@ def test_heads_too_wide_for_the_registers_are_refused():
             shift=(0, 0, 0),
             backend="triton",
         )
+
+
+def test_more_programs_than_a_gpu_starts_are_refused():
+    # a view, so that it is no matter of memory
+    qkv = torch.zeros(1, 1, 1, 1, 1).expand(2**15, 1, 1, 1, 3 * 2**16)
+    sizes = (1, 1, 1), (0, 0, 0)
+    found = plan((1, 1, 1), *sizes, qkv.device)
+    problem = launch.Problem(qkv, qkv, qkv, *sizes, found, 2**16)
+    with pytest.raises(ShapeError, match="window_attention was to start 2147483648 programs"):
+        problem.grid(problem.rows(16))
