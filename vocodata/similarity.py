@@ -8,6 +8,7 @@ Shape letters: P pairs of scans.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -30,8 +31,9 @@ SURE_AGREEING = 8
 MAX_UNSURE = 20_000
 """Pairs of fewer such words that are aligned, the most first: by chance there are more of them the
 more pairs there are, and an alignment takes milliseconds."""
-MIN_EVIDENCE = 20.0
-"""Of alignments of one body (see vocodata/alignment.py): between strangers and hard edits."""
+EVIDENCE_OF_ONE_PAIR = 17.5
+"""Of alignments of one body (see vocodata/alignment.py), were there but two scans in the world:
+between strangers and hard edits among ten real scans."""
 _BLOCK_SCANS, _BLOCK_PAIRS = 256, 64
 
 
@@ -51,6 +53,18 @@ class Match(NamedTuple):
     possible: int
 
 
+def least_evidence(scans: int) -> float:
+    """The evidence from which on a pair is taken for one body, among so many scans.
+
+    The more scans there are, the more of them may look like one by chance: evidence is a logarithm
+    of odds, and the odds that a given other scan is the one fall with their number.
+
+    >>> round(least_evidence(10), 1), round(least_evidence(160_000), 1)
+    (19.8, 29.5)
+    """
+    return EVIDENCE_OF_ONE_PAIR + math.log(max(1, scans))
+
+
 def find_matches(
     scans: Sequence[Landmarks],
     *,
@@ -65,12 +79,13 @@ def find_matches(
         on_progress: Called with alignments done and alignments to do.
     """
     pairs_P2 = candidates(scans, threads=threads)
+    least = least_evidence(len(scans))
 
     def matches(block: range) -> list[Match]:
         found = []
         for one, other in pairs_P2[block.start : block.stop].tolist():
             best = align(scans[one], scans[other])
-            if best.evidence >= MIN_EVIDENCE:
+            if best.evidence >= least:
                 found.append(Match(one, other, best.matched, best.possible))
         return found
 

@@ -9,7 +9,7 @@ from vocodata.foreground import crop
 from vocodata.geometry import Box, Size, Spacing, Volume
 from vocodata.landmarks import Landmarks, find_landmarks, pack, unpack
 from vocodata.resampling import resample
-from vocodata.similarity import MIN_EVIDENCE, candidates, find_matches
+from vocodata.similarity import candidates, find_matches, least_evidence
 from vocodata.words import MOST_WORDS, NO_WORD, _words, points_of, words_of
 
 
@@ -77,7 +77,7 @@ def test_equal_landmarks_speak_for_one_body_and_displaced_ones_for_two(strangers
     for far_mm in (0.5, 2.5, 15):
         moved_N3 = one.place_N3 + rng.uniform(-far_mm, far_mm, one.place_N3.shape)
         evidence.append(align(one, one._replace(place_N3=moved_N3.astype(np.float32))).evidence)
-    assert evidence[0] > evidence[1] > MIN_EVIDENCE > evidence[2]
+    assert evidence[0] > evidence[1] > least_evidence(2) > evidence[2]
 
 
 def test_other_brightness_at_the_same_places_is_less_evidence(strangers):
@@ -91,7 +91,17 @@ def test_other_brightness_at_the_same_places_is_less_evidence(strangers):
 
 def test_strangers_give_no_evidence(strangers):
     pairs = itertools.combinations(strangers, 2)
-    assert max(align(one, other).evidence for one, other in pairs) < MIN_EVIDENCE / 2
+    assert max(align(one, other).evidence for one, other in pairs) < least_evidence(2) / 2
+
+
+def test_among_more_scans_more_evidence_is_asked_for(strangers):
+    one, empty = strangers[0], Landmarks(*(part[:0] for part in strangers[0]))
+    parts = (Landmarks(*(part[:n] for part in one)) for n in range(3, 30))
+    part = next(p for p in parts if align(one, p).evidence > least_evidence(2))
+    many = [empty] * 3_000
+    assert align(one, part).evidence < least_evidence(len(many) + 2)
+    assert [match[:2] for match in find_matches([one, part])] == [(0, 1)]
+    assert find_matches([one, part, *many]) == []
 
 
 def test_words_do_not_change_by_a_turn(strangers):
@@ -112,7 +122,7 @@ def test_a_scan_without_landmarks_is_like_no_other(shape, strangers):
 def test_slices_thicker_than_a_cell_are_read():
     thick = resample(body(8), Spacing(4, 4, 10))
     found = align(find_landmarks(body(8)), find_landmarks(thick))
-    assert found.evidence > MIN_EVIDENCE
+    assert found.evidence > least_evidence(2)
 
 
 def test_one_scan_and_none_have_no_partner():
