@@ -80,3 +80,9 @@ def test_it_goes_through_the_compiler():
     torch.testing.assert_close(
         torch.autograd.grad(compiled(), students), torch.autograd.grad(call(), students)
     )
+
+
+def test_embeddings_whose_squares_overflow_are_nan_and_not_alike_nothing():
+    tensors, labels = embeddings(2, 2, 9, 16, torch.float32)
+    tensors = [tensor * 1e20 for tensor in tensors]
+    assert all(tensor.isnan().any() for tensor in found("cpu", tensors, labels))

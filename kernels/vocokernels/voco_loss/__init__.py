@@ -62,7 +62,8 @@ def voco_loss(
 
     Both compute in float32 (float64 if the embeddings are), also under autocast. Neither mends
     pairs that overlap at a cosine below 0: the rectifier gives them no gradient. Dropout of
-    features is the trainer's business.
+    features is the trainer's business. Embeddings whose squares overflow (1e19 in float32) give
+    NaN, by reference cosines of 0.
 
     Args:
         x_student: (B, N, D), crops through the student head; the gradient flows here,
