@@ -300,6 +300,13 @@ def table(report: dict[str, Any]) -> str:
             f"{monai / ours:6.1f}x{monai / task:6.1f}x{ours / row['floor_s']:10.2f}x"
             f"{task / row['floor_s']:10.2f}x{step:8.1f}x{100 * share:7.0f}%{row['error_hu']:9.2f}"
         )
+    monai, ours, task = (
+        sum(row["seconds"][name]["all"] for row in report["rows"]) for name in (MONAI, OURS, TASK)
+    )
+    lines.append(
+        f"{'all, one after the other':24}{monai:9.3f}{ours:8.3f}{task:8.3f}{'':8}"
+        f"{monai / ours:6.1f}x{monai / task:6.1f}x"
+    )
     for name in (MONAI, OURS):
         for row in report["rows"]:
             steps = "  ".join(
