@@ -239,6 +239,12 @@ class DiskFullError(StoreError):
     exit_code = 4
 
 
+class StoreUnwritableError(StoreError):
+    """The file system refuses what must be written, for another reason than room."""
+
+    exit_code = 4
+
+
 class StoreUnreachableError(StoreError, ConnectionError):
     """The server of a store refuses, or does not answer; the build can be resumed."""
 

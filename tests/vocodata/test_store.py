@@ -15,7 +15,7 @@ import zarr
 
 from vocodata.building import build
 from vocodata.discover import Scan
-from vocodata.errors import DiskFullError, StoreError
+from vocodata.errors import DiskFullError, StoreError, StoreUnwritableError
 from vocodata.geometry import Volume
 from vocodata.ingest import process_scan
 from vocodata.presets import preset
@@ -305,5 +305,10 @@ def test_a_full_disk_leaves_nothing_half(tmp_path, monkeypatch):
     assert caught.value.exit_code == 4
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_bytes() == b"old"
-    with pytest.raises(StoreError, match="cannot be written"):
+
+
+def test_a_place_that_cannot_be_written_is_a_fault_of_the_machine(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreUnwritableError, match="below cannot be written") as caught:
         write_atomic(tmp_path / "file" / "below", b"new")
+    assert caught.value.exit_code == 4

@@ -15,7 +15,13 @@ import secrets
 import shutil
 from typing import TYPE_CHECKING
 
-from vocodata.errors import DiskFullError, RemoteError, StoreError, StoreUnreachableError
+from vocodata.errors import (
+    DiskFullError,
+    RemoteError,
+    StoreError,
+    StoreUnreachableError,
+    StoreUnwritableError,
+)
 from vocodata.remote import objects
 from vocodata.remote.path import RemotePath
 
@@ -37,7 +43,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
     Raises:
         DiskFullError: No room on the disk or in the quota.
-        StoreError: The file system refuses for another reason.
+        StoreUnwritableError: The file system refuses for another reason.
     """
     if isinstance(path, RemotePath):
         with reaching(path):
@@ -64,7 +70,7 @@ def make_folder(path: Path) -> None:
 
     Raises:
         DiskFullError: No room, or no inodes.
-        StoreError: The file system refuses for another reason.
+        StoreUnwritableError: The file system refuses for another reason.
     """
     if isinstance(path, RemotePath):
         return
@@ -92,7 +98,7 @@ def storage_fault(path: Path, error: OSError) -> StoreError:
         )
         return DiskFullError(msg)
     msg = f"{path} cannot be written: {error.strerror or error}."
-    return StoreError(msg)
+    return StoreUnwritableError(msg)
 
 
 def temporary_files(root: Path) -> Iterator[Path]:

@@ -77,7 +77,8 @@ def write_scan(root: Path, scan: Scan, processed: ProcessedScan, codec: str) -> 
 
     Raises:
         DiskFullError: No room; what was being written is gone.
-        StoreError: A kind of voxel that the store does not hold, or the file system refuses.
+        StoreUnwritableError: The file system refuses.
+        StoreError: A kind of voxel that the store does not hold.
     """
     folder = scan_folder(root, scan.id)
     how = codec_named(codec)
