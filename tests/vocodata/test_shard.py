@@ -4,6 +4,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import tracemalloc
 
 import google_crc32c
 import numcodecs.blosc
@@ -161,7 +162,8 @@ def test_a_shard_in_another_order_of_chunks_reads_the_same(tmp_path):
 def test_same_voxels_give_same_bytes_whatever_their_strides():
     data, fill = _phantom((33, 40, 50), "int16")
     reference = encode_shard(data, fill=fill, codec=CODECS["zstd"])
-    for view in (np.asfortranarray(data), data[::-1].copy()[::-1]):
+    mirrored = data[:, :, ::-1].copy()[:, :, ::-1]
+    for view in (np.asfortranarray(data), data[::-1].copy()[::-1], mirrored):
         assert encode_shard(view, fill=fill, codec=CODECS["zstd"]) == reference
     before = numcodecs.blosc.use_threads
     try:
@@ -170,6 +172,18 @@ def test_same_voxels_give_same_bytes_whatever_their_strides():
         assert numcodecs.blosc.use_threads is True
     finally:
         numcodecs.blosc.use_threads = before
+
+
+def test_a_mirrored_view_is_not_copied_whole():
+    """The memory that a build predicts for a scan has no room for it twice."""
+    view = np.full((64, 128, 128), 40, np.int16)[:, :, ::-1]
+    encode_shard(view[:32], fill=-1024, codec=CODECS["zstd"])
+    tracemalloc.start()
+    try:
+        encode_shard(view, fill=-1024, codec=CODECS["zstd"])
+        assert tracemalloc.get_traced_memory()[1] < view.nbytes / 2
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_slow_reader_equals_the_compiled_one(tmp_path, monkeypatch):

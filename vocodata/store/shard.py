@@ -129,14 +129,13 @@ def encode_shard(data_ZYX: NDArray[Any], *, fill: int, codec: Codec) -> bytes:
 def _chunks(data_ZYX: NDArray[Any], grid: ChunkGrid, fill: int) -> Iterator[NDArray[Any]]:
     """Each chunk in C order, voxels side by side along x, the part outside the array filled."""
     side = CHUNK_VOX
-    if data_ZYX.strides[2] != data_ZYX.itemsize:
-        data_ZYX = np.ascontiguousarray(data_ZYX)
     for z, y, x in np.ndindex(*grid):
         part = data_ZYX[
             z * side : (z + 1) * side, y * side : (y + 1) * side, x * side : (x + 1) * side
         ]
         if part.shape == (side, side, side):
-            yield part
+            # A mirrored scan may come as a view; a chunk at a time, or its memory would double.
+            yield part if part.strides[2] == part.itemsize else np.ascontiguousarray(part)
             continue
         chunk = np.full((side, side, side), fill, dtype=data_ZYX.dtype)
         chunk[: part.shape[0], : part.shape[1], : part.shape[2]] = part
