@@ -102,4 +102,5 @@ SLOW_CASES = [
     Case("float32, map of 16, shift 0", (16, 16, 16), W7, NONE, 1, 16, 1, "float32", (128, 128)),
     Case("float32, map of 16, shift 3", (16, 16, 16), W7, THREE, 1, 16, 1, "float32", (128, 128)),
     Case("float64, shipped", (8, 9, 8), W7, THREE, 1, 16, 1, "float64", None),
+    Case("two thousand maps", (1, 2, 1), (2, 2, 2), NONE, 1, 4, 2000, "float64", (16, 16)),
 ]

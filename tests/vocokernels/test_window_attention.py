@@ -36,6 +36,7 @@ CASES = [
     pytest.param((11, 6, 8), (5, 5, 5), (2, 2, 2), 1, 4, 1, id="window-5"),
     pytest.param((8, 13, 7), (6, 6, 6), (3, 3, 3), 1, 4, 1, id="window-6"),
     pytest.param((6, 6, 6), (1, 4, 1), (0, 2, 0), 1, 4, 2, id="window-1"),
+    pytest.param((3, 2, 3), (2, 2, 2), (1, 1, 1), 1, 4, 2100, id="thousands-of-maps"),
 ]
 
 
