@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,15 +144,18 @@ def find_weights(path: str | Path) -> Path:
 
 
 def _read_pickle(file: Path) -> dict[str, Any]:
+    # torch's own words on a refused pickle advise to load it without the guard: not passed on.
     try:
-        content = torch.load(
-            file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            content = torch.load(
+                file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
+            )
     except pickle.UnpicklingError as error:
         msg = (
             f"'{file}' asks for more than tensors to be unpickled, which can run any code; nothing "
             "of it was run. If you trust its maker, load it in a place of its own and save its "
-            f"tensors as safetensors. ({_first_line(error)})"
+            "tensors as safetensors."
         )
         raise UnsafeWeightsError(msg) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -164,10 +168,6 @@ def _read_pickle(file: Path) -> dict[str, Any]:
 
 def _damaged(file: Path, error: object) -> str:
     return f"Weights '{file}' cannot be read, the file is damaged or of another kind: {error}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0][:200]
 
 
 def _to_disk(path: Path) -> None:

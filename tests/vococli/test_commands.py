@@ -42,6 +42,15 @@ def test_more_excluded_scans_than_allowed_end_with_3(toys, tmp_path, capsys):
     assert "1 scans are excluded; --max-excluded allows 0" in capsys.readouterr().err
 
 
+def test_a_build_that_stores_nothing_ends_with_3_and_says_so(tmp_path, capsys, write_manifest):
+    (tmp_path / "toy" / "images").mkdir(parents=True)
+    (tmp_path / "toy" / "images" / "a.nii.gz").write_bytes(b"")
+    manifest = write_manifest(tmp_path / "m.yaml", labels=None, label_names=None)
+    words = f"data build --sources {manifest} --out {tmp_path}/s --workers 0".split()
+    assert main(words) == 3
+    assert "no scan could be stored, 1 excluded. `voco data status" in capsys.readouterr().err
+
+
 def test_status_and_verify_of_a_sound_store(store, capsys):
     status = document(capsys, "data", "status", store)
     assert (status["found"], status["stored"], status["excluded"]) == (3, 2, 1)

@@ -97,11 +97,13 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, zipped):
     assert witness.exists(), "the file is harmless, so the test proves nothing"
 
 
-def test_a_plain_pickle_with_code_is_refused_and_does_not_run(tmp_path):
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_plain_pickle_with_code_is_refused_and_does_not_run(tmp_path, protocol):
     witness, path = tmp_path / "it-ran", tmp_path / "w.pth"
-    path.write_bytes(pickle.dumps(Malicious(witness), protocol=2))
-    with pytest.raises(WeightsFileError):
+    path.write_bytes(pickle.dumps(Malicious(witness), protocol=protocol))
+    with pytest.raises(UnsafeWeightsError) as caught:
         read_weights(path)
+    assert "weights_only" not in str(caught.value), "torch's advice is to take the guard away"
     assert not witness.exists()
 
 

@@ -95,11 +95,14 @@ def build(
             ]
         )
     if report.exceeds(max_excluded):
-        typer.echo(
-            f"Error: {sum(report.excluded.values())} scans are excluded; --max-excluded allows "
-            f"{max_excluded}. `voco data status {shlex.quote(str(report.store))}` lists them.",
-            err=True,
+        count = sum(report.excluded.values())
+        what = (
+            f"no scan could be stored, {count} excluded."
+            if report.stored == 0
+            else f"{count} scans are excluded; --max-excluded allows {max_excluded}."
         )
+        lists = f"`voco data status {shlex.quote(str(report.store))}` lists them."
+        typer.echo(f"Error: {what} {lists}", err=True)
         raise typer.Exit(INPUT_DATA)
 
 
