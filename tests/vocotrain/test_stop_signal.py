@@ -18,6 +18,15 @@ def test_the_first_signal_is_a_wish(number):
     assert signal.getsignal(number) is before
 
 
+@pytest.fixture
+def interrupting():
+    """SIGINT as Python has it; a shell starts what it runs in the background with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupting")
 def test_the_second_signal_acts_at_once():
     def send_twice(stop):
         os.kill(os.getpid(), signal.SIGINT)
