@@ -19,10 +19,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from vocokernels.precision import compute_dtype
 from vocokernels.window_attention.boxes import BoxClass, Triple, as_triple, box_classes
-from vocokernels.window_attention.slabs import Part, gather, parts, scatter
+from vocokernels.window_attention.slabs import Part, gather, parts, rows_of, scatter
 from vocokernels.workers import run_shares, share_out, worker_count
 
 # scores held at once, in numbers: with the weights, they should stay in a thread's cache
@@ -68,7 +69,7 @@ def _forward_op(
             bias_Hnm = _bias(table_HT, kind)
             sink = _sink(qkv, pad_qkv) if kind.code_p.numel() else None
             for part in some:
-                rows = gather(qkv, kind, part, dtype=dtype, sink_W=sink)
+                rows = rows_of(qkv, kind, part, dtype=dtype, sink_W=sink)
                 scatter(out, kind, part, _part_out(rows, bias_Hnm))
 
     # autocast would turn the float32 products into half precision ones
@@ -137,13 +138,10 @@ def _shares(qkv: Tensor, window: Sequence[int], shift: Sequence[int]) -> list[Sh
 
 def _part_out(rows_NmW: Tensor, bias_Hnm: Tensor) -> Tensor:
     """Attention of a part, (N, n, C)."""
-    q, k, v = _by_head(rows_NmW, 3, bias_Hnm)
-    out_HNdn = torch.empty_like(q)
-    for here in _chunks(q, bias_Hnm):
-        weights = _weights(_take(q, here), _take(k, here), bias_Hnm[here[0]])
-        # products that end in d columns crawl where d is small; transposed they do not
-        torch.bmm(_take(v, here), weights.mT, out=_take(out_HNdn, here))
-    return out_HNdn.permute(1, 3, 0, 2).flatten(2)
+    heads, n, _ = bias_Hnm.shape
+    q, k, v = torch.unflatten(rows_NmW, 2, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    out_NHnd = functional.scaled_dot_product_attention(q[:, :, :n], k, v, attn_mask=bias_Hnm[None])
+    return out_NHnd.transpose(1, 2).flatten(2)
 
 
 def _part_gradients(

@@ -51,7 +51,7 @@ def gather(
     dtype: torch.dtype,
     sink_W: Tensor | None = None,
 ) -> Tensor:
-    """Boxes of a map as rows, (N, m, W), the sink as the last token."""
+    """Boxes of a map as rows, (N, m, W), the sink as the last token; always a copy."""
     width = map_BXYZW.shape[4]
     keys = kind.tokens if sink_W is None else kind.tokens + 1
     rows_NmW = map_BXYZW.new_empty(part.boxes, keys, width, dtype=dtype)
@@ -59,6 +59,21 @@ def gather(
         rows_NmW[:, -1] = sink_W
     _boxes(rows_NmW, kind, part).copy_(_slab(map_BXYZW, kind, part))
     return rows_NmW
+
+
+def rows_of(
+    map_BXYZW: Tensor,
+    kind: BoxClass,
+    part: Part,
+    *,
+    dtype: torch.dtype,
+    sink_W: Tensor | None = None,
+) -> Tensor:
+    """As `gather`, to be read only: a view where a box is the whole map and has no sink."""
+    is_whole = kind.count == (1, 1, 1) and kind.real == map_BXYZW.shape[1:4]
+    if is_whole and sink_W is None and map_BXYZW.dtype == dtype:
+        return map_BXYZW[part.maps].flatten(1, 3)
+    return gather(map_BXYZW, kind, part, dtype=dtype, sink_W=sink_W)
 
 
 def scatter(map_BXYZW: Tensor, kind: BoxClass, part: Part, rows_NmW: Tensor) -> None:
