@@ -42,7 +42,6 @@ _LAYER_VOX = CHUNK_VOX * CHUNK_VOX
 _pread: Any = types.ExternalFunction(
     "pread", types.intp(types.int32, types.uintp, types.uintp, types.int64)
 )
-_memcpy: Any = types.ExternalFunction("memcpy", types.uintp(types.uintp, types.uintp, types.uintp))
 _decompress: Any = types.ExternalFunction(
     native.DECOMPRESS_SYMBOL,
     types.int32(types.uintp, types.uintp, types.int32, types.uintp, types.int32),
@@ -228,22 +227,28 @@ def _place_streams(
     depth = block_bytes // (_LAYER_VOX * width)
     streams = 1 if data[2] & UNPARTED != 0 else width
     stream_bytes = block_bytes // streams
-    low = np.int64(decoded_P.ctypes.data)
-    high = low + depth * _LAYER_VOX
     if data.size < HEADER_BYTES + 4 * (CHUNK_VOX // depth):
         return BAD_CHUNK
     for first in range(0, CHUNK_VOX, depth):
         if z + first + depth <= 0 or z + first >= out_XYZ.shape[2]:
             continue
         at = _little(data, HEADER_BYTES + 4 * (first // depth))
+        low = high = np.int64(0)
         for stream in range(streams):
             size = _little(data, at) if at + 4 <= data.size else np.int64(0)
             at += 4
             if size <= 0 or size > data.size - at:
                 return BAD_CHUNK
-            into = decoded_P[stream * stream_bytes : (stream + 1) * stream_bytes]
-            if not _inflate(data[at : at + size], into, data[2] >> FORMAT_SHIFT, zstd):
-                return BAD_CHUNK
+            # A stream as long as its plane is the plane itself: it is read where it lies.
+            plane = np.int64(data.ctypes.data) + at
+            if size != stream_bytes:
+                into = decoded_P[stream * stream_bytes : (stream + 1) * stream_bytes]
+                if not _inflate(data[at : at + size], into, data[2] >> FORMAT_SHIFT, zstd):
+                    return BAD_CHUNK
+                plane = np.int64(into.ctypes.data)
+            if stream == 0:
+                low = plane
+            high = plane + (2 - streams) * depth * _LAYER_VOX
             at += size
         if width == 2:
             scatter((low, high), depth, turned, out_XYZ, x, y, z + first)
@@ -254,10 +259,7 @@ def _place_streams(
 
 @compiled
 def _inflate(stream: NDArray[np.uint8], into: NDArray[np.uint8], form: int, zstd: int) -> bool:
-    """One stream into its plane; a stream as long as its plane is the plane itself."""
-    if stream.size == into.size:
-        _memcpy(into.ctypes.data, stream.ctypes.data, np.uint64(into.size))
-        return True
+    """One stream into its plane."""
     if form == LZ4_FORMAT:
         done = _lz4(
             stream.ctypes.data, into.ctypes.data, np.int32(stream.size), np.int32(into.size)

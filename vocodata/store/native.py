@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DECOMPRESS_SYMBOL = "voco_blosc2_decompress_ctx"
 ZSTD_SYMBOL = "voco_zstd_decompress"
+COMPRESS_SYMBOL = "voco_zstd_compress"
 LZ4_SYMBOL = "voco_lz4_decompress"
 CRC32C_SYMBOL = "voco_crc32c_value"
 
@@ -97,6 +98,9 @@ _WINDOW_LOG, _HASH_LOG, _CHAIN_LOG, _SEARCH_LOG, _MIN_MATCH, _TARGET, _STRATEGY 
 class ZstdEncoder:
     """zstd with an encoding context that is kept; to make one for each stream is a quarter of it.
 
+    Attributes:
+        address: Of the context.
+
     Not for two threads at once. Only where `HAS_ENCODER` is true.
     """
 
@@ -108,7 +112,7 @@ class ZstdEncoder:
             stream_log: Streams have two to this power of bytes at most, or their far matches are
                 not looked for.
         """
-        self._address = 0
+        self.address = 0
         assert _blosc2 is not None
         create, self._compress = _blosc2.ZSTD_createCCtx, _blosc2.ZSTD_compress2
         create.restype = ctypes.c_void_p
@@ -117,14 +121,14 @@ class ZstdEncoder:
             *(ctypes.c_void_p, ctypes.c_size_t),
         ]
         self._compress.restype = ctypes.c_size_t
-        self._address = int(create())
+        self.address = int(create())
         table_log = settings.table_log
         for parameter, value in (
             *((_WINDOW_LOG, stream_log), (_HASH_LOG, table_log), (_CHAIN_LOG, table_log)),
             *((_SEARCH_LOG, settings.search_log), (_MIN_MATCH, settings.min_match)),
             *((_TARGET, 0), (_STRATEGY, settings.strategy)),
         ):
-            _blosc2.ZSTD_CCtx_setParameter(ctypes.c_void_p(self._address), parameter, value)
+            _blosc2.ZSTD_CCtx_setParameter(ctypes.c_void_p(self.address), parameter, value)
         self._room = np.empty(0, np.uint8)
 
     def compress(self, data: NDArray[np.uint8]) -> bytes:
@@ -132,7 +136,7 @@ class ZstdEncoder:
         if self._room.size < data.size:
             self._room = np.empty(data.size, np.uint8)
         got = self._compress(
-            *(self._address, self._room.ctypes.data, data.size),
+            *(self.address, self._room.ctypes.data, data.size),
             *(data.ctypes.data, data.size),
         )
         # Too little room is a fault to zstd, and faults are sizes beyond any room.
@@ -140,8 +144,8 @@ class ZstdEncoder:
 
     def __del__(self) -> None:
         """Give the context back."""
-        if _blosc2 is not None and self._address:
-            _blosc2.ZSTD_freeCCtx(ctypes.c_void_p(self._address))
+        if _blosc2 is not None and self.address:
+            _blosc2.ZSTD_freeCCtx(ctypes.c_void_p(self.address))
 
 
 def _package_folder(package: str) -> Path | None:
@@ -225,10 +229,12 @@ def _name_functions(blosc2: ctypes.CDLL) -> None:
     """
     decompress = _address(blosc2, "blosc2_decompress_ctx")
     zstd = _address(blosc2, "ZSTD_decompressDCtx") if HAS_STREAMS else decompress
+    compress = _address(blosc2, "ZSTD_compress2") if HAS_ENCODER else decompress
     lz4 = _address(blosc2, "LZ4_decompress_safe") if HAS_STREAMS else decompress
     crc32c = decompress if _crc32c is None else _address(_crc32c, "crc32c_value")
     llvmlite.binding.add_symbol(DECOMPRESS_SYMBOL, decompress)
     llvmlite.binding.add_symbol(ZSTD_SYMBOL, zstd)
+    llvmlite.binding.add_symbol(COMPRESS_SYMBOL, compress)
     llvmlite.binding.add_symbol(LZ4_SYMBOL, lz4)
     llvmlite.binding.add_symbol(CRC32C_SYMBOL, crc32c)
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from vocodata.errors import StoreError
 from vocodata.store.blosc_chunk import COMPRESSORS, buffer, part_planes
+from vocodata.store.packing import CAN_PACK, packed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,6 +114,8 @@ def encode_shard(data_ZYX: NDArray[Any], *, fill: int, codec: Codec) -> bytes:
     """
     grid = chunk_grid(data_ZYX.shape)
     index = np.full((grid.z * grid.y * grid.x, 2), ABSENT, dtype="<u8")
+    if CAN_PACK and codec.name == "zstd" and data_ZYX.itemsize == 2:
+        return b"".join((packed(data_ZYX, fill, index), _sealed(index.tobytes())))
     parts: list[bytes] = []
     offset = 0
     for number, chunk in enumerate(_chunks(data_ZYX, grid, fill)):

@@ -66,19 +66,23 @@ def _copying(
 def _parting(
     _typing: types.Type,
     _source: types.Type,
+    _is_mirrored: types.Type,
     _low: types.Type,
     _high: types.Type,
 ) -> tuple[Any, Any]:
     def emit(context: Any, builder: ir.IRBuilder, _: types.Type, values: list[ir.Value]) -> Any:  # noqa: ANN401 (numba's)
-        source, low, high = values
+        source, is_mirrored, low, high = values
         voxels = _load(builder, source, 16, ROW_VOX)
+        order = ir.Constant(ir.VectorType(ir.IntType(32), ROW_VOX), list(reversed(range(ROW_VOX))))
+        mirrored = builder.shuffle_vector(voxels, voxels, order)
+        voxels = builder.select(is_mirrored, mirrored, voxels)
         bytes_type = ir.VectorType(ir.IntType(8), ROW_VOX)
         eight = ir.Constant(voxels.type, [8] * ROW_VOX)
         _store(builder, builder.trunc(voxels, bytes_type), low)
         _store(builder, builder.trunc(builder.lshr(voxels, eight), bytes_type), high)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, types.int64), emit
+    return types.void(types.int64, types.boolean, types.int64, types.int64), emit
 
 
 turn_tile: Any = intrinsic(_turning)
@@ -91,7 +95,8 @@ a layer and from a column to the next. `like` is an array of such voxels, unsign
 copy_tile: Any = intrinsic(_copying)
 """`copy_tile(source, target, like)`: eight voxels, from address to address."""
 part_row: Any = intrinsic(_parting)
-"""`part_row(source, low, high)`: the low and the high bytes of 32 voxels side by side."""
+"""`part_row(source, is_mirrored, low, high)`: the low and the high bytes of 32 voxels side by side,
+the last one first if mirrored."""
 
 
 def _load(builder: ir.IRBuilder, address: ir.Value, bits: int, count: int = TILE_VOX) -> ir.Value:
