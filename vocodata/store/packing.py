@@ -1,4 +1,4 @@
-"""A shard of two-byte voxels made in one call: parted, compressed by zstd, sealed.
+"""The chunks of a shard of two-byte voxels, a row at a time: parted, compressed by zstd, sealed.
 
 What `shard.encode_shard` does chunk by chunk and `blosc_chunk.buffer` stream by stream, with the
 same bytes, compiled: streams are compressed where they will lie, mirrored scans are read as they
@@ -48,8 +48,8 @@ _compress: Any = types.ExternalFunction(
 _crc32c: Any = types.ExternalFunction(native.CRC32C_SYMBOL, types.uint32(types.uintp, types.uintp))
 
 
-def packed(data_ZYX: NDArray[Any], fill: int, index_C2: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    """The chunks of a shard, one after the other.
+def packed(data_ZYX: NDArray[Any], fill: int, index_C2: NDArray[np.uint64]) -> list[bytes]:
+    """The chunks of a shard, one after the other, in pieces.
 
     Args:
         data_ZYX: int16 or uint16, any strides.
@@ -59,37 +59,44 @@ def packed(data_ZYX: NDArray[Any], fill: int, index_C2: NDArray[np.uint64]) -> N
     low, high = zstd_contexts()
     chunk = np.empty((_SIDE,) * 3, np.uint16)
     planes = np.empty((BLOCKS, 2, _SIDE**3 // BLOCKS), np.uint8)
-    # Most of it is never touched: memory is taken as it is written.
-    out = np.empty(len(index_C2) * _MOST_BYTES, np.uint8)
-    whole = data_ZYX.view("<u2")
-    end = _pack(whole, np.uint16(fill & 0xFFFF), low, high, chunk, planes, index_C2, out)
-    return out[:end]
+    # A row of chunks at a time: room for a whole shard that does not shrink would be a scan's.
+    rows_ZY = [-(-side // _SIDE) for side in data_ZYX.shape[:2]]
+    index_RC2 = index_C2.reshape(rows_ZY[0] * rows_ZY[1], -1, 2)
+    out = np.empty(index_RC2.shape[1] * _MOST_BYTES, np.uint8)
+    parts: list[bytes] = []
+    before = 0
+    for (z, y), index in zip(np.ndindex(*rows_ZY), index_RC2, strict=True):
+        row_ZYX = data_ZYX[z * _SIDE : (z + 1) * _SIDE, y * _SIDE : (y + 1) * _SIDE].view("<u2")
+        end = _pack(row_ZYX, fill & 0xFFFF, low, high, before, chunk, planes, index, out)
+        parts.append(out[:end].tobytes())
+        before += end
+    return parts
 
 
 @compiled
 def _pack(
-    data_ZYX: NDArray[np.uint16],
+    row_ZYX: NDArray[np.uint16],
     fill: int,
     low: int,
     high: int,
+    before: int,
     chunk_ZYX: NDArray[np.uint16],
     planes_BPV: NDArray[np.uint8],
     index_C2: NDArray[np.uint64],
     out: NDArray[np.uint8],
 ) -> int:
-    """Fill `out`, return its end; `chunk_ZYX` and `planes_BPV` are room to work in."""
-    depth, height, width = data_ZYX.shape
-    end = number = 0
-    for z in range(0, depth, _SIDE):
-        for y in range(0, height, _SIDE):
-            for x in range(0, width, _SIDE):
-                part_ZYX = data_ZYX[z : z + _SIDE, y : y + _SIDE, x : x + _SIDE]
-                if not _is_all(part_ZYX, fill):
-                    _part(part_ZYX, fill, chunk_ZYX, planes_BPV)
-                    size = _pack_chunk(planes_BPV, low, high, out[end:])
-                    index_C2[number, 0], index_C2[number, 1] = end, size
-                    end += size
-                number += 1
+    """Fill `out` with a row of chunks along x, return its end.
+
+    `before` are the shard's bytes so far; `chunk_ZYX` and `planes_BPV` are room to work in.
+    """
+    end = 0
+    for number in range(len(index_C2)):
+        part_ZYX = row_ZYX[:, :, number * _SIDE : (number + 1) * _SIDE]
+        if not _is_all(part_ZYX, fill):
+            _part(part_ZYX, fill, chunk_ZYX, planes_BPV)
+            size = _pack_chunk(planes_BPV, low, high, out[end:])
+            index_C2[number, 0], index_C2[number, 1] = before + end, size
+            end += size
     return end
 
 
@@ -120,9 +127,7 @@ def _part(
 
 
 @compiled
-def _pack_chunk(
-    planes_BPV: NDArray[np.uint8], low: int, high: int, out: NDArray[np.uint8]
-) -> int:
+def _pack_chunk(planes_BPV: NDArray[np.uint8], low: int, high: int, out: NDArray[np.uint8]) -> int:
     """One chunk with its checksum at the start of `out`; its bytes."""
     flags, end = ZSTD_FORMAT << FORMAT_SHIFT | SHUFFLED, HEADER_BYTES + 4 * BLOCKS
     for block in range(BLOCKS):
@@ -140,7 +145,7 @@ def _pack_chunk(
     _put(out, 4, _CHUNK_BYTES)
     _put(out, 8, _CHUNK_BYTES // BLOCKS if flags != COPIED else _CHUNK_BYTES)
     _put(out, 12, end)
-    _put(out, end, np.int64(_crc32c(out.ctypes.data, np.uint64(end))))
+    _put(out, end, _crc32c(out.ctypes.data, np.uint64(end)))
     return end + _CRC_BYTES
 
 
@@ -148,15 +153,14 @@ def _pack_chunk(
 def _put_stream(plane: NDArray[np.uint8], context: int, out: NDArray[np.uint8], at: int) -> int:
     """A stream and its length, compressed or as it is; where it ends."""
     into, most = out.ctypes.data + at + 4, np.uint64(plane.size)
-    got = _compress(np.uint64(context), into, most, plane.ctypes.data, most)
+    got: int = _compress(np.uint64(context), into, most, plane.ctypes.data, most)
     # Too little room is a fault to zstd, and faults are sizes beyond any room.
-    size = plane.size
     if got < WORTH * plane.size:
-        size = np.int64(got)
-    else:
-        out[at + 4 : at + 4 + size] = plane
-    _put(out, at, size)
-    return at + 4 + size
+        _put(out, at, got)
+        return at + 4 + int(got)
+    out[at + 4 : at + 4 + plane.size] = plane
+    _put(out, at, plane.size)
+    return at + 4 + int(plane.size)
 
 
 @compiled

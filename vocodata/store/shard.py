@@ -115,7 +115,7 @@ def encode_shard(data_ZYX: NDArray[Any], *, fill: int, codec: Codec) -> bytes:
     grid = chunk_grid(data_ZYX.shape)
     index = np.full((grid.z * grid.y * grid.x, 2), ABSENT, dtype="<u8")
     if CAN_PACK and codec.name == "zstd" and data_ZYX.itemsize == 2:
-        return b"".join((packed(data_ZYX, fill, index), _sealed(index.tobytes())))
+        return b"".join((*packed(data_ZYX, fill, index), _sealed(index.tobytes())))
     parts: list[bytes] = []
     offset = 0
     for number, chunk in enumerate(_chunks(data_ZYX, grid, fill)):
