@@ -1,7 +1,8 @@
 """One scan in, one processed result out: read, orient, resample, crop, measure.
 
 No store, no ledger, no scheduler: a pure function of the files and the preset. Whatever is wrong
-with a scan leaves as a `VocoDataError` whose `code` is its reason for `excluded.parquet`.
+with a scan leaves as a `VocoDataError` whose `code` is its reason for `excluded.parquet`; the
+limits are in vocodata/refusals.py.
 
 Shape letters: X Y Z voxels in RAS.
 """
@@ -12,7 +13,7 @@ import contextlib
 import math
 from dataclasses import dataclass
 from dataclasses import field as with_default
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,8 +21,6 @@ from vocodata.archives import unpacked
 from vocodata.census import take_census
 from vocodata.errors import (
     GeometryError,
-    ImplausibleScanError,
-    NotEnoughMemoryError,
     StoreError,
     UnreadableScanError,
     VocoDataError,
@@ -30,8 +29,16 @@ from vocodata.fingerprint import fingerprint, voxel_digest
 from vocodata.foreground import crop, foreground_box
 from vocodata.geometry import Box, Size, Spacing, Volume, orient_ras
 from vocodata.memory import peak_bytes
-from vocodata.quality import CHECKS, failed_checks, measure, policy_of
+from vocodata.quality import failed_checks, measure
 from vocodata.readers import read_header, read_labels, read_volume
+from vocodata.refusals import (
+    refuse_by_policy,
+    refuse_implausible_grid,
+    refuse_implausible_values,
+    refuse_other_grid,
+    refuse_small_foreground,
+    refuse_too_large,
+)
 from vocodata.resampling import grid_after, resample, resize
 from vocodata.resampling_kernels import compiled
 
@@ -41,25 +48,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vocodata.census import Census
     from vocodata.discover import Scan
     from vocodata.geometry import Header
     from vocodata.presets import Preset
 
-SPACING_LIMITS_MM = (0.05, 20.0)
-"""A CT voxel's sides: below are micro-CT, above are broken headers."""
-MIN_SIDE_VOX = 8
-"""Fewer voxels than this along an axis of the stored grid are no volume to learn from."""
-MAX_VOXELS = 2**31
-"""Of the file and of the stored grid: 2048 x 2048 x 512."""
-MIN_HU_RANGE = 100.0
-"""Air, fat and soft tissue span more; a scan scaled to 0..1 spans less."""
-MAX_CLIPPED_SHARE = 0.001
-"""Share of voxels that int16 may clip (metal); more means that the values are not HU."""
 BODY_ABOVE_HU = -500
 _INT16 = np.iinfo(np.int16)
-# Labels may be this share of a voxel away from the scan's grid; headers are rounded.
-_GRID_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -153,14 +147,14 @@ def process_scan(
 
 def _process(scan: Scan, preset: Preset, room_bytes: int | None) -> ProcessedScan:
     header = read_header(scan.image, files=scan.files)
-    _refuse_implausible_grid(header, preset)
+    refuse_implausible_grid(header, preset)
     if room_bytes is not None:
-        _refuse_too_large(predicted_bytes(scan, header, preset), room_bytes)
+        refuse_too_large(predicted_bytes(scan, header, preset), room_bytes)
     source = orient_ras(read_volume(scan.image, files=scan.files))
     census = take_census(source)
-    _refuse_implausible_values(source, census)
+    refuse_implausible_values(source, census)
     quality = measure(source, census)
-    failed = _refuse_by_policy(scan, failed_checks(quality, preset.quality))
+    failed = refuse_by_policy(scan, failed_checks(quality, preset.quality))
     fingerprint_text = fingerprint(source, census)
     digest, source_shape, source_spacing = voxel_digest(source), source.shape_XYZ, source.spacing_mm
     source_affine, is_whole = source.affine, source.data_XYZ.dtype == np.int16
@@ -217,28 +211,6 @@ def scan_stats(hu: Volume) -> ScanStats:
     )
 
 
-def _refuse_implausible_grid(header: Header, preset: Preset) -> None:
-    low, high = SPACING_LIMITS_MM
-    for axis, length in zip("xyz", header.spacing_mm, strict=True):
-        if not low <= length <= high:
-            msg = (
-                f"Spacing is {length:g} mm along {axis}; expected {low:g} to {high:g} mm. "
-                "Repair the header, or leave the scan out."
-            )
-            raise GeometryError(msg, code="implausible_spacing")
-    grid = grid_after(header.shape_XYZ, header.affine, preset.spacing_mm)
-    for what, size in (("file", header.shape_XYZ), (f"grid of preset '{preset.name}'", grid)):
-        if int(np.prod(size, dtype=np.int64)) > MAX_VOXELS:
-            msg = f"The {what} has {tuple(size)} voxels; expected at most 2^31. Cut the scan first."
-            raise ImplausibleScanError(msg, code="implausible_size")
-    if min(grid) < MIN_SIDE_VOX:
-        msg = (
-            f"At the spacing of preset '{preset.name}' the scan has {tuple(grid)} voxels; expected "
-            f"at least {MIN_SIDE_VOX} along each axis. Choose another preset, or leave it out."
-        )
-        raise ImplausibleScanError(msg, code="implausible_size")
-
-
 def predicted_bytes(scan: Scan, header: Header, preset: Preset) -> int:
     """Most memory that a scan takes at once, from its header and that of its labels."""
     grid = grid_after(header.shape_XYZ, header.affine, preset.spacing_mm)
@@ -249,50 +221,6 @@ def predicted_bytes(scan: Scan, header: Header, preset: Preset) -> int:
         with contextlib.suppress(VocoDataError):
             labels = read_header(scan.labels)
     return peak_bytes(header, math.prod(grid), labels=labels, field_voxels=squeeze)
-
-
-def _refuse_too_large(needed_bytes: int, room_bytes: int) -> None:
-    if needed_bytes > room_bytes:
-        msg = (
-            f"Processing takes up to {needed_bytes / 1e9:.2f} GB of memory, as the header says; "
-            f"there is room for {room_bytes / 1e9:.2f} GB. Use fewer --workers or a larger machine."
-        )
-        error = NotEnoughMemoryError(msg)
-        error.needed_bytes = needed_bytes
-        raise error
-
-
-def _refuse_by_policy(scan: Scan, failed: tuple[str, ...]) -> tuple[str, ...]:
-    """The checks that become flags, if none of those failed keeps the scan out."""
-    for check in failed:
-        if policy_of(check, scan.quality) == "exclude":
-            msg = f"{CHECKS[check][1]} The manifest's key quality can say '{check}: flag' instead."
-            raise ImplausibleScanError(msg, code=check)
-    return tuple(check for check in failed if policy_of(check, scan.quality) == "flag")
-
-
-def _refuse_implausible_values(source: Volume, census: Census) -> None:
-    """Raise if the values cannot be HU at all."""
-    low, high = census.lowest_hu, census.highest_hu
-    if low == high:
-        msg = f"All voxels are {low:g}; expected a CT. Fetch the scan again, or leave it out."
-        raise ImplausibleScanError(msg, code="constant_volume")
-    if high - low < MIN_HU_RANGE:
-        msg = (
-            f"Values run from {low:g} to {high:g}; expected HU, which span more than "
-            f"{MIN_HU_RANGE:g}. Was the scan normalised? Use the original."
-        )
-        raise ImplausibleScanError(msg, code="implausible_hu")
-    if _INT16.min <= low and high <= _INT16.max:
-        return
-    outside = np.count_nonzero((source.data_XYZ < _INT16.min) | (source.data_XYZ > _INT16.max))
-    if outside > MAX_CLIPPED_SHARE * source.data_XYZ.size:
-        msg = (
-            f"{outside} of {source.data_XYZ.size} voxels lie outside -32768..32767 "
-            f"(values run from {low:g} to {high:g}); expected HU. "
-            "Repair the scan's scaling, or leave it out."
-        )
-        raise ImplausibleScanError(msg, code="implausible_hu")
 
 
 def _as_int16(volume: Volume) -> tuple[Volume, int]:
@@ -309,12 +237,7 @@ def _foreground(hu: Volume, preset: Preset) -> Box:
     if preset.foreground_above_hu is None:
         return Box(Size(0, 0, 0), hu.shape_XYZ)
     box = foreground_box(hu, preset.foreground_above_hu)
-    if min(box.size) < MIN_SIDE_VOX:
-        msg = (
-            f"The box above {preset.foreground_above_hu:g} HU has {tuple(box.size)} voxels; "
-            f"expected at least {MIN_SIDE_VOX} along each axis. Is there a patient in the scan?"
-        )
-        raise ImplausibleScanError(msg, code="empty_foreground")
+    refuse_small_foreground(box, preset.foreground_above_hu)
     return box
 
 
@@ -327,29 +250,8 @@ def _labels_on(scan: Scan, shape_XYZ: Size, affine: NDArray[np.float64]) -> Volu
         codes = {"file_missing": "labels_missing", "labels_not_integers": "labels_not_integers"}
         msg = f"Labels cannot be read: {error.detail}"
         raise UnreadableScanError(msg, code=codes.get(error.code, "labels_unreadable")) from error
-    if labels.shape_XYZ != shape_XYZ:
-        msg = (
-            f"Labels have {tuple(labels.shape_XYZ)} voxels, the scan {tuple(shape_XYZ)} (in RAS); "
-            "expected the same grid. Resample the labels onto the scan, or leave them out."
-        )
-        raise GeometryError(msg, code="label_grid_mismatch")
-    apart_mm = _corners_apart_mm(labels.affine, affine, shape_XYZ)
-    limit_mm = _GRID_TOLERANCE * min(labels.spacing_mm)
-    if apart_mm > limit_mm:
-        msg = (
-            f"Labels lie up to {apart_mm:.2f} mm from the scan's grid; expected at most "
-            f"{limit_mm:.2f} mm. Repair the header of the labels, or leave them out."
-        )
-        raise GeometryError(msg, code="label_grid_mismatch")
+    refuse_other_grid(labels, shape_XYZ, affine)
     return Volume(labels.data_XYZ, affine)
-
-
-def _corners_apart_mm(one: NDArray[Any], other: NDArray[Any], shape_XYZ: Size) -> float:
-    """Largest distance between the corners of two grids of one size, mm."""
-    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape_XYZ], [1], indexing="ij")).reshape(
-        4, 8
-    )
-    return float(np.linalg.norm(((one - other) @ corners)[:3], axis=0).max())
 
 
 @compiled
