@@ -96,7 +96,6 @@ def started(workers: int, limit_bytes: int, tell: Callable[[str], None]) -> Iter
     distributed = dask_distributed()
     room = room_bytes(limit_bytes)
     environment = {"distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT}
-    has_dashboard = importlib.util.find_spec("bokeh") is not None
     with (
         _kept_environment(),
         dask.config.set({**_DASK_SETTINGS, **environment}),
@@ -113,7 +112,9 @@ def started(workers: int, limit_bytes: int, tell: Callable[[str], None]) -> Iter
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        _tell_dashboard(client, tell, has_dashboard=has_dashboard)
+        # Who lets us start the workers has asked for no dashboard, and misses none.
+        if importlib.util.find_spec("bokeh") is not None:
+            _tell_dashboard(client, tell)
         yield Pool(client, workers, room, room, declares=True, is_own=True, tell=tell)
 
 
@@ -142,8 +143,10 @@ def joined(scheduler: str, workers: int, tell: Callable[[str], None]) -> Iterato
         threads = sum(worker["nthreads"] for worker in known)
         shares = [room_of(worker) // worker["nthreads"] for worker in known]
         # A lambda, since a scheduler need not have this package.
-        has_bokeh = client.run_on_scheduler(lambda: importlib.util.find_spec("bokeh") is not None)
-        _tell_dashboard(client, tell, has_dashboard=has_bokeh)
+        if client.run_on_scheduler(lambda: importlib.util.find_spec("bokeh") is not None):
+            _tell_dashboard(client, tell)
+        else:
+            tell("The scheduler shows no dashboard; install bokeh beside it for one.")
         yield Pool(
             client,
             max(workers, threads),
@@ -244,11 +247,8 @@ def room_of(worker: dict[str, Any]) -> int:
     return room_bytes(worker["memory_limit"]) if worker["memory_limit"] else UNLIMITED
 
 
-def _tell_dashboard(client: Any, tell: Callable[[str], None], *, has_dashboard: bool) -> None:  # noqa: ANN401 (half typed)
-    if has_dashboard:
-        tell(f"Dask dashboard: {client.dashboard_link}")
-    else:
-        tell("No Dask dashboard: it needs the package bokeh.")
+def _tell_dashboard(client: Any, tell: Callable[[str], None]) -> None:  # noqa: ANN401 (half typed)
+    tell(f"Dask dashboard: {client.dashboard_link}")
 
 
 def _connected(scheduler: str) -> Any:  # noqa: ANN401 (half typed)

@@ -129,6 +129,18 @@ def test_two_huge_jobs_never_run_at_once_and_one_beyond_the_machine_is_told(tmp_
     assert "3 scans need more memory than a worker has; now by 1 workers." in said
 
 
+def test_the_dashboard_is_named_where_there_is_one_and_nothing_is_said_otherwise(monkeypatch):
+    said = []
+    assert list(_run(lambda job, _: job, [1], tell=said.append)) == [1]
+    assert [text.startswith("Dask dashboard: http") for text in said] == [True] * (
+        find_spec("bokeh") is not None
+    )
+    said.clear()
+    monkeypatch.setattr(workers.importlib.util, "find_spec", lambda name: name == "bokeh")
+    assert list(_run(lambda job, _: job, [1], tell=said.append)) == [1]
+    assert [text.startswith("Dask dashboard: http") for text in said] == [True]
+
+
 def test_workers_become_no_fewer_than_they_must():
     def large(limit):
         return Needs("job", room_bytes(limit), 0)
@@ -325,7 +337,8 @@ def test_a_scheduler_started_by_others_loses_a_worker_and_the_job_is_run_again(
     results = list(_run(task, range(6), scheduler=started_scheduler, tell=said.append))
     assert sorted(results) == list(range(6))
     assert (tmp_path / "run-2").stat().st_size >= 2
-    dashboard = "Dask dashboard: http" if find_spec("bokeh") else "No Dask dashboard: it needs"
+    has_one = find_spec("bokeh") is not None
+    dashboard = "Dask dashboard: http" if has_one else "The scheduler shows no dashboard; install"
     # The worker may have been late.
     assert said[-1].startswith(dashboard)
 
