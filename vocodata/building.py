@@ -19,17 +19,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vocodata.build_start import comings_and_goings, own_ledger, prepare, salt_of
 from vocodata.build_state import build_status as build_status
 from vocodata.discover import find_scans
 from vocodata.errors import (
     BuildInterruptedError,
-    LedgerError,
     StoreError,
-    StoreExistsError,
 )
 from vocodata.executor import Lost, Needs, run_dask, run_inline, usable_workers
 from vocodata.forecast import expect
-from vocodata.identifiers import Salt, take_salt
 from vocodata.job import Outcome, ScanJob, killed, run_job, too_large
 from vocodata.ledger import Ledger, default_ledger
 from vocodata.lock import Lock, build_lock
@@ -39,10 +37,8 @@ from vocodata.progress import BuildEvent as BuildEvent
 from vocodata.progress import BuildReport as BuildReport
 from vocodata.progress import EventKind
 from vocodata.signals import Stop, stop_on_signals
-from vocodata.store.atomic import discard_tree, make_folder, sweep
-from vocodata.store.metadata import SCHEMA_VERSION
+from vocodata.store.atomic import sweep
 from vocodata.store.root import (
-    claim,
     prove_accounting,
     prune,
     publish,
@@ -104,17 +100,17 @@ def build(
     """
     root = store_path(out)
     path = default_ledger(root) if ledger is None else Path(ledger)
-    salt = _salt(path, salt_file, resume=resume)
+    salt = salt_of(path, salt_file, resume=resume)
     known = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
     scans = find_scans(known, salt=salt.key)
     if resume and overwrite:
         msg = "Both resume and overwrite are given; expected one of them."
         raise StoreError(msg)
     with build_lock(root, path) as lock:
-        is_fresh = _prepare(root, resume=resume, overwrite=overwrite)
+        is_fresh = prepare(root, resume=resume, overwrite=overwrite)
         salt.keep()
         with Ledger(path) as book:
-            _own_ledger(book, root, is_default=ledger is None)
+            own_ledger(book, root, is_default=ledger is None)
             if is_fresh and not resume:
                 book.clear()
                 book.note("store", str(root.resolve()))
@@ -124,60 +120,6 @@ def build(
             run = _Run(root, book, scans, chosen, tell, max_excluded, lock)
             book.note("codec", chosen)
             return run.run(workers=workers, scheduler=scheduler)
-
-
-def _salt(ledger: Path, file: str | Path | None, *, resume: bool) -> Salt:
-    """The build's salt; one that goes on needs the salt that it began with."""
-    known = None
-    if resume and ledger.exists():
-        with Ledger(ledger, read_only=True) as book:
-            known = book.note("salt")
-    return take_salt(ledger, file=None if file is None else Path(file), known=known)
-
-
-def _prepare(root: Path, *, resume: bool, overwrite: bool) -> bool:
-    """Make the folder ready to be written; whether it starts empty."""
-    sweep(root)
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        make_folder(root)
-        claim(root)
-        return True
-    try:
-        attributes = read_attributes(root)
-    except StoreError as error:
-        msg = (
-            f"{root} is there and is not a store of this toolkit; expected a new or empty folder. "
-            "Give another --out."
-        )
-        raise StoreExistsError(msg) from error
-    if overwrite:
-        discard_tree(root)
-        make_folder(root)
-        claim(root)
-        return True
-    if not resume:
-        msg = (
-            f"{root} holds a store of {attributes['counts']['stored']} scans; expected a new or "
-            "empty folder. Go on with it by --resume, or throw it away by --overwrite."
-        )
-        raise StoreExistsError(msg)
-    if attributes["schema_version"] != SCHEMA_VERSION:
-        msg = (
-            f"{root} has schema {attributes['schema_version']}, this version writes "
-            f"{SCHEMA_VERSION}. Build again with --overwrite."
-        )
-        raise StoreError(msg)
-    return False
-
-
-def _own_ledger(book: Ledger, root: Path, *, is_default: bool) -> None:
-    """Refuse a ledger that was made for another store; beside its store it may move along."""
-    here, owner = str(root.resolve()), book.note("store")
-    if owner not in {None, here} and not is_default:
-        msg = f"Ledger {book.path} belongs to the store {owner}, not to {here}. Give another one."
-        raise LedgerError(msg)
-    if owner != here:
-        book.note("store", here)
 
 
 class _Run:
@@ -210,6 +152,9 @@ class _Run:
                 f"{len(self.plan.remade)} scans of {self.root} were made from other files, or by "
                 "another preset, codec or version; they are made again."
             )
+        found_before = read_attributes(self.root)["counts"]["found"]
+        for sentence in comings_and_goings(self.plan, self.book.entries(), found_before):
+            _log.warning(f"{self.root}: {sentence}")
         self._event("plan", message=f"{len(self.plan.jobs)} of {len(self.scans)} scans to build")
         self._expect()
         # Before a shard changes, the catalogue stops naming it.

@@ -113,10 +113,19 @@ def count_faults(manifest: Manifest, scans: Iterable[Scan]) -> list[str]:
     """A sentence for each source that holds another number of scans than it says."""
     found = Counter(scan.source for scan in scans)
     return [
-        f"Source '{source.name}' holds {found[source.name]} scans; expected {source.expected}."
+        f"Source '{source.name}' holds {found[source.name]} scans; expected {source.expected}. "
+        f"{_remedy(source, found[source.name], source.expected)}"
         for source in manifest.sources
         if source.expected is not None and found[source.name] != source.expected
     ]
+
+
+def _remedy(source: Source, found: int, expected: int) -> str:
+    """What to do about another number of scans than a source says."""
+    if found < expected:
+        return f"Fetch those that are missing, or set its expected to {found} if none is."
+    kinds = " Layout 'auto' takes scan files and DICOM folders." if source.layout == "auto" else ""
+    return f"Set its expected to {found} if all belong there, else correct root or layout.{kinds}"
 
 
 def _scans_of(source: Source, salt: bytes) -> list[Scan]:

@@ -207,6 +207,24 @@ def test_a_source_that_vanished_from_the_manifest_is_not_deleted(make_sources, t
     assert (out / "scans/lidc/case0/0/c.0.0.0").exists()
 
 
+def test_a_resumed_build_says_which_scans_came_and_went(make_sources, tmp_path, caplog):
+    manifest, images = make_sources(2), tmp_path / "sources/btcv/images"
+    out = build(manifest, tmp_path / "ct.zarr", workers=0).store
+    assert caplog.text == ""
+    shutil.copyfile(images / "case0.nii.gz", images / "new.nii.gz")
+    assert (_resumed(manifest, out).stored, len(caplog.records)) == (3, 1)
+    assert "when it was built last: 1, the first btcv/new. They are built too." in caplog.text
+    caplog.clear()
+    (images / "case1.nii.gz").unlink()
+    assert (_resumed(manifest, out).stored, len(caplog.records)) == (2, 1)
+    assert (
+        f"{out}: scans that are not found any more leave the store: 1, the first btcv/case1"
+        in caplog.text
+    )
+    caplog.clear()
+    assert (_resumed(manifest, out).stored, caplog.text) == (2, "")
+
+
 def test_an_output_that_is_there_is_refused(make_sources, tmp_path, tree):
     manifest = make_sources(2)
     out = build(manifest, tmp_path / "ct.zarr", workers=0).store

@@ -241,9 +241,21 @@ def test_another_count_is_reported_and_not_fatal(root, caplog):
     with caplog.at_level(logging.WARNING):
         found = scans(root, expected=30)
     assert len(found) == 1
-    assert "Source 'a' holds 1 scans; expected 30." in caplog.text
+    assert "Source 'a' holds 1 scans; expected 30. Fetch those" in caplog.text
     manifest = load_manifest(root.parent / "manifest.yaml")
-    assert count_faults(manifest, found) == ["Source 'a' holds 1 scans; expected 30."]
+    (fault,) = count_faults(manifest, found)
+    assert fault.endswith("missing, or set its expected to 1 if none is.")
+
+
+def test_more_scans_than_expected_say_what_to_set_and_what_auto_takes(root):
+    touch(root, "x.nii.gz", "y.nii.gz")
+    found = scans(root, expected=1)
+    (fault,) = count_faults(load_manifest(root.parent / "manifest.yaml"), found)
+    assert "holds 2 scans; expected 1. Set its expected to 2 if all" in fault
+    assert fault.endswith("Layout 'auto' takes scan files and DICOM folders.")
+    scans(root, expected=1, layout="glob")
+    (fault,) = count_faults(load_manifest(root.parent / "manifest.yaml"), found)
+    assert fault.endswith("else correct root or layout.")
 
 
 paths = st.lists(st.text("aA.-_/ é\u202e", min_size=1, max_size=8), unique=True, max_size=12)

@@ -42,7 +42,8 @@ def test_another_count_is_told(make_sources, tmp_path):
     path = make_sources(2)
     path.write_text(path.read_text().replace('"weight"', '"expected": 30, "weight"'))
     forecast = forecast_build(load_manifest(path), tmp_path / "s")
-    assert forecast.count_faults == ("Source 'btcv' holds 2 scans; expected 30.",)
+    (fault,) = forecast.count_faults
+    assert fault.startswith("Source 'btcv' holds 2 scans; expected 30.")
     assert forecast.sources[0].expected == 30
 
 

@@ -1,0 +1,102 @@
+"""Before a build's first scan: its salt, its folder, its ledger, and what changed since the last.
+
+Whatever lies at the place of the store is left as it is, unless it is empty, or a store of ours
+that the user wants to go on with or to throw away.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vocodata.errors import LedgerError, StoreError, StoreExistsError
+from vocodata.identifiers import Salt, take_salt
+from vocodata.ledger import Ledger
+from vocodata.store.atomic import discard_tree, make_folder, sweep
+from vocodata.store.metadata import SCHEMA_VERSION
+from vocodata.store.root import claim, read_attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from vocodata.plan import BuildPlan
+
+
+def salt_of(ledger: Path, file: str | Path | None, *, resume: bool) -> Salt:
+    """The build's salt; one that goes on needs the salt that it began with."""
+    known = None
+    if resume and ledger.exists():
+        with Ledger(ledger, read_only=True) as book:
+            known = book.note("salt")
+    return take_salt(ledger, file=None if file is None else Path(file), known=known)
+
+
+def prepare(root: Path, *, resume: bool, overwrite: bool) -> bool:
+    """Make the folder ready to be written; whether it starts empty."""
+    sweep(root)
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        make_folder(root)
+        claim(root)
+        return True
+    try:
+        attributes = read_attributes(root)
+    except StoreError as error:
+        msg = (
+            f"{root} is there and is not a store of this toolkit; expected a new or empty folder. "
+            "Give another --out."
+        )
+        raise StoreExistsError(msg) from error
+    if overwrite:
+        discard_tree(root)
+        make_folder(root)
+        claim(root)
+        return True
+    if not resume:
+        msg = (
+            f"{root} holds a store of {attributes['counts']['stored']} scans; expected a new or "
+            "empty folder. Go on with it by --resume, or throw it away by --overwrite."
+        )
+        raise StoreExistsError(msg)
+    if attributes["schema_version"] != SCHEMA_VERSION:
+        msg = (
+            f"{root} has schema {attributes['schema_version']}, this version writes "
+            f"{SCHEMA_VERSION}. Build again with --overwrite."
+        )
+        raise StoreError(msg)
+    return False
+
+
+def own_ledger(book: Ledger, root: Path, *, is_default: bool) -> None:
+    """Refuse a ledger that was made for another store; beside its store it may move along."""
+    here, owner = str(root.resolve()), book.note("store")
+    if owner not in {None, here} and not is_default:
+        msg = f"Ledger {book.path} belongs to the store {owner}, not to {here}. Give another one."
+        raise LedgerError(msg)
+    if owner != here:
+        book.note("store", here)
+
+
+def comings_and_goings(plan: BuildPlan, known: Collection[str], found_before: int) -> list[str]:
+    """What a resumed build says of scans that are there now and were not, or the other way round.
+
+    Scans are told apart by where they lie: files that moved are others.
+
+    Args:
+        plan: Of the build.
+        known: Ids in the ledger: all of the last build, unless that was interrupted.
+        found_before: Scans of the last build; 0 if there was none.
+    """
+    sentences = []
+    if plan.dropped:
+        sentences.append(
+            f"scans that are not found any more leave the store: {len(plan.dropped)}, the first "
+            f"{min(plan.dropped)}. If their files should be there, bring them back and resume."
+        )
+    came = len(plan.found) + len(plan.dropped) - found_before
+    if found_before and came > 0:
+        new = {scan.id for scan in plan.found}.difference(known)
+        first = f", the first {min(new)}" if len(new) == came else ""
+        sentences.append(
+            f"scans that were not found when it was built last: {came}{first}. They are built too."
+        )
+    return sentences
