@@ -16,9 +16,11 @@ import jinja2
 import numpy as np
 
 from vocodata.duplicates import find_duplicates
+from vocodata.errors import StoreError
 from vocodata.pictures import thumbnails
+from vocodata.remote.path import RemotePath, as_path, redacted
 from vocodata.statistics import store_statistics
-from vocodata.store.atomic import write_atomic
+from vocodata.store.atomic import make_folder, write_atomic
 from vocodata.store.store import open_store
 
 if TYPE_CHECKING:
@@ -59,21 +61,35 @@ def write_curation_report(store: str | Path, out: str | Path | None = None) -> P
     """Write the page.
 
     Args:
-        store: Folder of the store.
-        out: The page, or a folder for `report.html`; the current one if None.
+        store: Folder of the store, or an `s3://` URL.
+        out: The page, or a folder for `report.html`, also in a bucket; the current one if None.
 
     Returns:
         Where it is.
 
     Raises:
-        StoreError: Not a store of this version, or a shown scan's shard is damaged.
+        StoreError: Not a store of this version, a shown scan's shard is damaged, or the page cannot
+            be written there.
+        RemoteError: The server of the store refuses, or does not answer.
     """
+    path = _page_path(out)
     opened = open_store(store)
-    path = Path() if out is None else Path(out)
-    path = path / "report.html" if path.is_dir() else path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomic(path, page_of(opened, find_duplicates(opened)).encode())
     return path
+
+
+def _page_path(out: str | Path | None) -> Path:
+    try:
+        path = Path() if out is None else as_path(out)
+    except ValueError as error:
+        msg = f"The page cannot be written to {redacted(str(out))}: {error}."
+        raise StoreError(msg) from error
+    if isinstance(path, RemotePath) and path.scheme != "s3":
+        msg = f"The page cannot be written to {path}: a web server is read only. Give a file."
+        raise StoreError(msg)
+    is_folder = str(out).endswith("/") or path.is_dir()
+    return path / "report.html" if is_folder else path
 
 
 def page_of(store: Store, clusters: Sequence[Cluster]) -> str:

@@ -13,6 +13,7 @@ import pytest
 from tests.vocodata.conftest import write_sources
 from vocodata import lock
 from vocodata.building import build, build_status
+from vocodata.curation_report import write_curation_report
 from vocodata.errors import (
     RemoteError,
     StoreError,
@@ -209,6 +210,49 @@ def test_leaks_are_found_in_a_store_in_a_bucket(manifest, url):
     assert (report.checked, report.unreadable) == (2, {})
     assert {leak.scan for leak in report.leaks if leak.kind == "exact"} == set(report.scans)
     assert len(report.scans) == 2
+
+
+def test_the_page_of_a_store_in_a_bucket_is_that_of_a_disk(tmp_path, manifest, url, s3):
+    local = build(manifest, tmp_path / "ct.zarr", workers=0).store
+    build(manifest, url, workers=0)
+    page = write_curation_report(local, tmp_path / "local.html")
+    far = write_curation_report(url, tmp_path / "new" / "far.html")
+    text = far.read_text(encoding="utf-8")
+    assert text == page.read_text(encoding="utf-8")
+    # Three planes of each scan, and no word of where the store lies.
+    assert text.count("data:image/png;base64,") >= 6
+    assert s3.bucket not in text
+    there = write_curation_report(url, f"s3://{s3.bucket}/pages/")
+    assert str(there) == f"s3://{s3.bucket}/pages/report.html"
+    assert there.read_bytes() == far.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [("https://host/page.html", "a web server is read only"), ("gs://b/p.html", "gs:// is not")],
+)
+def test_a_page_is_not_written_where_it_cannot_be(tmp_path, manifest, out, told):
+    local = build(manifest, tmp_path / "ct.zarr", workers=0).store
+    with pytest.raises(StoreError, match=f"page cannot be written to .*{told}"):
+        write_curation_report(local, out)
+
+
+def test_the_page_of_a_bucket_that_refuses_or_holds_none_ends_with_a_sentence(
+    tmp_path, url, manifest, monkeypatch
+):
+    with pytest.raises(StoreError, match=r"s3://.* is no store: it has no zarr.json"):
+        write_curation_report(url, tmp_path)
+    build(manifest, url, workers=0)
+    from vocodata.remote import s3 as door
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Access Denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(door, "read", refuse)
+        with pytest.raises(RemoteError, match="does not allow to read it"):
+            write_curation_report(url, tmp_path)
+    assert not (tmp_path / "report.html").exists()
 
 
 KILLED = """
