@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from vocodata.errors import ManifestError
+from vocodata.expectations import KEYS_AND_VALUES, expected
 from vocodata.presets import load_presets, unknown_preset
 from vocodata.quality import CHECKS, Policy
 from vocodata.remote.path import RemotePath, as_path, redacted
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 Layout = Literal["auto", "glob", "nnunet", "msd", "datalist", "bids", "dicom"]
 LAYOUTS: tuple[str, ...] = ("auto", "glob", "nnunet", "msd", "datalist", "bids", "dicom")
 _UNREAD_ARCHIVES = (".7z", ".rar")
+_LONGEST_SHOWN = 60
 _KEY_OF_LAYOUT = {"images": "glob", "labels": "glob", "scans": "datalist"}
 
 
@@ -50,7 +52,7 @@ def _place(value: object) -> Path:
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value:
-        msg = f"a path or URL is needed, got {value!r}"
+        msg = f"a path or URL is needed, got {_shown(value)}"
         raise ValueError(msg)
     if value.lower().endswith(_UNREAD_ARCHIVES):
         msg = "7z and rar are not read. Unpack it to a folder, and name that"
@@ -225,21 +227,45 @@ def _first_hand(error: ValidationError) -> list[ErrorDetails]:
 
 
 def _fault(details: ErrorDetails) -> str:
-    key = _key(details["loc"])
-    value = details["input"]
-    came = "" if isinstance(value, dict | list) else f", got {redacted(repr(value))}"
+    location, value = details["loc"], details["input"]
+    is_key = location[-1:] == ("[key]",)
+    key = _key(location[:-1] if is_key else location)
+    if not location and value is None:
+        return f"the file is empty; expected {KEYS_AND_VALUES}: version and sources"
     match details["type"]:
         case "extra_forbidden":
-            fields = list(Source.model_fields if len(details["loc"]) > 1 else Manifest.model_fields)
-            return f"{key}: unknown key{_did_you_mean(str(details['loc'][-1]), fields)}"
+            fields = list(Source.model_fields if len(location) > 1 else Manifest.model_fields)
+            return f"{key}: unknown key{_did_you_mean(str(location[-1]), fields)}"
         case "missing":
-            return f"{key}: this key is needed"
-        case "literal_error" if details["loc"][-1] == "layout":
+            return f"{key}: this key is needed; expected {_needed(str(location[-1]))}"
+        case "literal_error" if location[-1] == "layout":
             return f"{key}: {value!r} is no layout{_did_you_mean(str(value), LAYOUTS)}"
         case "value_error":
             return f"{key}: {details['ctx']['error']}"
+        case "string_pattern_mismatch":
+            words: str | None = "letters, digits, '.', '_' and '-', the first a letter or digit"
         case _:
-            return f"{key}: {details['msg']}{came}"
+            words = expected(details)
+    came = f"{': this key' * is_key} is {_shown(value)}"
+    if words is None:
+        return f"{key}{came}: {details['msg']}"
+    return f"{key}{came}; expected {words}"
+
+
+def _shown(value: object) -> str:
+    text = redacted(repr(value))
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def _needed(key: str) -> str:
+    """What to write for a key that is not there."""
+    return {
+        "version": "version: 1, of this form",
+        "sources": "a list of data sets; `voco data init DIR` writes one",
+        "name": "a name of its own, which becomes a folder of the store",
+        "root": "the folder, archive or URL with the scans",
+        "preset": f"one of {', '.join(load_presets())}",
+    }[key]
 
 
 def _did_you_mean(word: str, words: tuple[str, ...] | list[str]) -> str:

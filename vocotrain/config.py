@@ -62,13 +62,18 @@ The released values do not converge in small runs: whole rows are dropped, the t
 unrelated to the student, and crops are flipped and turned while their label still asks for left
 and right. Each repair can be switched alone.
 """
+_FLAGS = {
+    "data.store": "--data STORE",
+    "out": "--out RUN",
+    "model.size": "--size tiny (or B, L, H)",
+}
 
 
 class DataConfig(Settings):
     """What is trained on."""
 
     store: str
-    """Folder or URL of the store that `voco data build` wrote."""
+    """A folder or URL of a store that `voco data build` wrote."""
     holdout: tuple[str, ...] = ()
     """Ids or patterns (`btcv/*`) of scans that are never trained on; they are monitored."""
     exclude: tuple[str, ...] = ()
@@ -199,7 +204,7 @@ class PretrainConfig(Settings):
     threads: Count | None = None
     """Threads of each process on the CPU; null leaves torch's choice."""
     out: str
-    """Run folder."""
+    """A folder for the run."""
 
     @model_validator(mode="after")
     def _a_turned_crop_keeps_its_shape(self) -> Self:
@@ -246,7 +251,7 @@ def load_config(
         recipe = "tiny" if isinstance(model, dict) and model.get("size") == "tiny" else "voco"
     text, where = _read_recipe(recipe)
     tree = merged(read_tree(text, where), values or {}, sets)
-    return validated(PretrainConfig, _with_variant(tree), where)
+    return validated(PretrainConfig, _with_variant(tree), where, flags=_FLAGS)
 
 
 def recipe_names() -> list[str]:

@@ -11,7 +11,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from vocodata.geometry import Size, Spacing
 from vocotrain.config import (  # noqa: TC001 (pydantic reads them at run time)
@@ -24,7 +24,7 @@ from vocotrain.config import (  # noqa: TC001 (pydantic reads them at run time)
 from vocotrain.errors import ConfigError
 from vocotrain.segmentation_data import CropSettings
 from vocotrain.settings import Settings, merged, read_tree, validated
-from vocotrain.tasks import Task, changed, task
+from vocotrain.tasks import Task, changed, load_tasks, task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,10 +37,14 @@ _FLIP = 0.2
 Millimetres = Annotated[float, Field(gt=0, le=50)]
 
 
+def _known_task(name: str) -> str:
+    return task(name).name
+
+
 class TaskConfig(Settings):
     """What is segmented. Null takes what the task's row says."""
 
-    name: str
+    name: Annotated[str, AfterValidator(_known_task)]
     """A row of catalog/tasks.yaml."""
     classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """Class names as the store's labels have them, background first."""
@@ -66,7 +70,7 @@ class FinetuneDataConfig(Settings):
     """What is learned from and measured on."""
 
     store: str
-    """Folder or URL of a store with labels."""
+    """A folder or URL of a store with labels."""
     train: tuple[str, ...] | None = None
     """Ids or patterns (`btcv/*`) to learn from; null: all that are not held out."""
     holdout: tuple[str, ...] | None = None
@@ -149,7 +153,7 @@ class FinetuneConfig(Settings):
     threads: Count | None = None
     """Threads on the CPU; null leaves torch's choice."""
     out: str
-    """Run folder."""
+    """A folder for the run."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,12 @@ def load_finetune_config(
     """
     where = "the command line" if recipe is None else str(recipe)
     tree = {} if recipe is None else read_tree(_text_of(Path(recipe)), where)
-    return validated(FinetuneConfig, merged(tree, values or {}, sets), where)
+    flags = {
+        "task.name": f"--task NAME ({', '.join(load_tasks())})",
+        "data.store": "--data STORE",
+        "out": "--out RUN",
+    }
+    return validated(FinetuneConfig, merged(tree, values or {}, sets), where, flags=flags)
 
 
 def resolve_task(config: TaskConfig) -> Task:

@@ -142,7 +142,10 @@ def with_size(config: FinetuneConfig) -> FinetuneConfig:
     if config.model.size is not None:
         return config
     if config.model.weights is None:
-        msg = "model.size is missing; expected a size such as 'tiny' or 'B', or model.weights."
+        msg = (
+            "model.size is missing; expected a size such as 'tiny' or 'B', or model.weights. "
+            "Give --from with pretrained weights, or --set model.size=tiny to start from scratch."
+        )
         raise ConfigError(msg)
     file = find_weights(config.model.weights)
     row = read_metadata(file).get("size")

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from vocodata.expectations import expected
 from vocotrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from pydantic_core import ErrorDetails
 
 Tree = dict[str, Any]
 Key = tuple[str | int, ...]
@@ -113,13 +116,20 @@ def merged(tree: Mapping[str, Any], values: Mapping[str, Any], sets: Iterable[st
     return result
 
 
-def validated(schema: type[SettingsT], tree: Mapping[str, Any], where: str) -> SettingsT:
+def validated(
+    schema: type[SettingsT],
+    tree: Mapping[str, Any],
+    where: str,
+    *,
+    flags: Mapping[str, str] | None = None,
+) -> SettingsT:
     """Check a tree against its schema.
 
     Args:
         schema: The settings class.
         tree: Plain values, as YAML or JSON gives them.
         where: What to call it in an error.
+        flags: Dotted key to the option that gives it, and what it may say, for keys that have one.
 
     Raises:
         ConfigError: Every fault, with its key.
@@ -127,7 +137,11 @@ def validated(schema: type[SettingsT], tree: Mapping[str, Any], where: str) -> S
     try:
         return schema.model_validate_json(json.dumps(tree))
     except ValidationError as error:
-        faults = [_sentence(schema, fault["loc"], dict(fault)) for fault in error.errors()]
+        faults = [
+            sentence
+            for fault in error.errors()
+            for sentence in _sentences(schema, fault, flags or {})
+        ]
         msg = _report(faults, where)
         raise ConfigError(msg) from None
 
@@ -166,17 +180,40 @@ def _put(tree: Tree, key: str, value: object, faults: list[str]) -> None:
     tree[name] = value
 
 
-def _sentence(schema: type[BaseModel], loc: Key, fault: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in loc)
+def _sentences(schema: type[BaseModel], fault: ErrorDetails, flags: Mapping[str, str]) -> list[str]:
+    """What to say about one fault: a group that is missing is told by the keys that it needs."""
+    key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return f"{key}: no such key.{closest(key, keys_of(schema))}"
+        return [f"{key}: no such key.{closest(key, keys_of(schema))}"]
     if fault["type"] == "missing":
-        return f"{key}: missing; give it a value."
+        needed = _needed(schema, key) or {key: "one more value"}
+        return [
+            f"{leaf}: missing; expected {what}. "
+            f"Give {flags.get(leaf) or f'--set {leaf}=...'}, or write it into a recipe."
+            for leaf, what in needed.items()
+        ]
     message = str(fault["msg"]).removeprefix("Value error, ")
-    if not loc:
-        return message
-    came = json.dumps(fault["input"], default=str)
-    return f"{key} is {came}: {message[0].lower()}{message[1:]}."
+    if not fault["loc"]:
+        return [message]
+    came, words = json.dumps(fault["input"], default=str), expected(fault)
+    if words is not None:
+        return [f"{key} is {came}; expected {words}."]
+    stop = "" if message.endswith((".", "?")) else "."
+    return [f"{key} is {came}: {message[0].lower()}{message[1:]}{stop}"]
+
+
+def _needed(schema: type[BaseModel], key: str, prefix: str = "") -> dict[str, str]:
+    """Dotted keys without a default at or below a key, each with what the schema says of it."""
+    needed: dict[str, str] = {}
+    for name, field in schema.model_fields.items():
+        path, part = prefix + name, _part_of(field.annotation)
+        is_at = f"{path}.".startswith(f"{key}.")
+        if part is not None and (is_at or key.startswith(f"{path}.")):
+            needed |= _needed(part, key, f"{path}.")
+        elif part is None and is_at and field.is_required():
+            words = (field.description or "a value").removesuffix(".")
+            needed[path] = words[0].lower() + words[1:]
+    return needed
 
 
 def _refuse(faults: Sequence[str], where: str) -> None:

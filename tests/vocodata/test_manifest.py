@@ -51,8 +51,8 @@ def test_all_faults_are_told_at_once_with_their_keys(tmp_path):
     assert "6 faults" in text
     assert "sources[0].presett: unknown key; did you mean 'preset'?" in text
     assert "sources[0].preset: Preset 'abdomn' is not in presets.yaml; did you mean" in text
-    assert "sources[0].weight: Input should be a valid number, got '8'" in text
-    assert "sources[1].expected: Input should be greater than or equal to 1" in text
+    assert "sources[0].weight is '8'; expected a number" in text
+    assert "sources[1].expected is 0; expected 1 or more" in text
     assert "sources[1].layout: 'nnUNet' is no layout; did you mean 'nnunet'?" in text
     assert "versoin: unknown key; did you mean 'version'?" in text
 
@@ -116,6 +116,32 @@ def test_no_source_and_a_missing_key_are_refused(tmp_path):
     )
 
 
+def test_a_key_that_is_missing_says_what_belongs_there(tmp_path):
+    told = faults(write(tmp_path, {"name": "a"}))
+    assert "sources[0].root: this key is needed; expected the folder, archive or URL" in told
+    assert "sources[0].preset: this key is needed; expected one of " in told
+    (tmp_path / "m.yaml").write_text("{}")
+    told = faults(tmp_path / "m.yaml")
+    assert "version: this key is needed; expected version: 1" in told
+    assert "sources: this key is needed; expected a list of data sets; `voco data init" in told
+
+
+def test_a_list_where_a_text_belongs_is_shown_and_not_at_length(tmp_path):
+    told = faults(write(tmp_path, ROW | {"name": ["a", "b"], "licence": list(range(99))}))
+    assert "sources[0].name is ['a', 'b']; expected a text" in told
+    assert "sources[0].licence is [0, 1, 2," in told
+    assert max(map(len, told.splitlines())) < 120
+    secret = faults(write(tmp_path, ROW | {"root": ["https://me:word@host/a"]}))
+    assert "word@" not in secret
+
+
+def test_a_word_of_a_choice_a_wrong_key_and_a_wrong_name_say_what_is_allowed(tmp_path):
+    told = faults(write(tmp_path, ROW | {"names": "x", "label_names": {"a": "b"}}))
+    assert "sources[0].names is 'x'; expected 'path' or 'hashed'" in told
+    assert "sources[0].label_names.a: this key is 'a'; expected a whole number" in told
+    assert "expected letters, digits, '.'" in faults(write(tmp_path, ROW | {"name": "a b"}))
+
+
 def test_a_tag_that_would_run_code_does_not_run(tmp_path):
     proof = tmp_path / "ran"
     path = tmp_path / "m.yaml"
@@ -127,12 +153,13 @@ def test_a_tag_that_would_run_code_does_not_run(tmp_path):
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("", "Input should be an object"),
-        ("[1]", "Input should be an object"),
+        ("", "the file is empty; expected keys and values: version and sources"),
+        ("[1]", "manifest is [1]; expected keys and values"),
         ("a: [", "is not plain YAML"),
         ("version: 1\nversion: 1", "key 'version' is given twice"),
         ("version: 1\nsources: 3", "sources"),
-        ("version: 2\nsources: []", "version: Input should be 1, got 2"),
+        ("version: 2\nsources: []", "version is 2; expected 1"),
+        ("version: 1\nsources: []", "sources is []; expected a list of at least 1"),
         ("version: 1\n[a]: b\nsources: []", "is not plain YAML"),
     ],
 )

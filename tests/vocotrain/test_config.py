@@ -102,13 +102,26 @@ def test_all_faults_are_told_at_once_with_their_keys():
         "7 faults in recipe 'voco':",
         "model.sze: no such key. Did you mean 'model.size'?",
         "steps: no such key. Did you mean 'train.steps'?",
-        'train.steps is "many": input should be a valid integer',
-        "optim.lr is -1: input should be greater than 0",
-        "objective.grid.2: missing",
-        "train.batch_size is 1: input should be greater than or equal to 2",
-        "out: missing",
+        'train.steps is "many"; expected a whole number.',
+        "optim.lr is -1; expected more than 0.",
+        "objective.grid.2: missing; expected one more value. Give --set",
+        "train.batch_size is 1; expected 2 or more.",
+        "out: missing; expected a folder for the run. Give --out RUN, or write it into a recipe.",
     ):
         assert expected in message, message
+
+
+def test_a_group_that_is_missing_is_told_by_the_keys_that_it_needs(tmp_path):
+    (tmp_path / "r.yaml").write_text("model: 3\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "r.yaml")
+    message = str(caught.value)
+    assert "data.store: missing; expected a folder or URL of a store that" in message
+    assert "Give --data STORE, or write it" in message
+    assert "model is 3; expected keys and values." in message
+    assert "train.steps: missing; expected" in message
+    assert "Give --set train.steps=..., or write it" in message
+    assert "data.holdout" not in message
 
 
 def test_a_grid_of_one_cell_is_refused():

@@ -95,9 +95,23 @@ def test_an_unknown_key_gets_the_nearest_one():
 
 
 def test_all_that_is_missing_is_said_at_once():
-    words = r"task: missing.*\n.*data: missing.*\n.*out: missing"
+    words = (
+        r"3 faults.*\n.*task.name: missing; expected a row of .*tasks.yaml. Give --task NAME \(.*"
+        r"btcv, amos22, .*\n.*data.store: missing; expected a folder .*Give --data STORE.*\n"
+        r".*out: missing; expected a folder for the run. Give --out RUN"
+    )
     with pytest.raises(ConfigError, match=words):
         load_finetune_config(None, [])
+
+
+def test_an_unknown_task_is_told_beside_the_other_faults():
+    with pytest.raises(ConfigError) as caught:
+        load_finetune_config(None, ["task.name=btvc", "data.store=s"])
+    message = str(caught.value)
+    assert (
+        """task.name is "btvc": task 'btvc' is not in tasks.yaml; did you mean 'btcv'?""" in message
+    )
+    assert "out: missing" in message
 
 
 def test_a_recipe_that_is_not_there_is_refused(tmp_path):

@@ -156,7 +156,10 @@ def test_without_held_out_scans_nothing_is_measured(store, tmp_path):
 @pytest.mark.parametrize(
     ("sets", "words"),
     [
-        (("task.name=demo-organ",), r"Task 'demo-organ' is not in tasks\.yaml; did you mean"),
+        (
+            ("task.name=demo-organ",),
+            r"task 'demo-organ' is not in tasks\.yaml; did you mean 'demo-organs'\?$",
+        ),
         (("task.roi_vox=[20,20,20]",), r"roi_vox of task 'demo-organs' is \[20, 20, 20\]"),
         (("data.train=[phantom/*]",), "phantom/03 would be trained on and held out"),
     ],
