@@ -162,8 +162,16 @@ def without_paths(detail: str, scan: Scan) -> str:
     archive = None if scan.packed is None else scan.packed.archive.path
     for path in (scan.image, scan.labels, archive):
         if path is not None:
-            for form in (path, path.absolute(), path.resolve()):
+            for form in (path, path.absolute(), _resolved(path)):
                 places |= {str(form), str(form.parent)}
     for place in sorted(places - {".", "/"}, key=len, reverse=True):
         detail = detail.replace(place, scan.id)
     return without_uids(detail)
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        # A link that leads to itself.
+        return path

@@ -7,18 +7,19 @@ file system knows.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from vocodata.archives import list_archives
-from vocodata.archives.tree import ArchiveTree, is_hidden, may_be_dicom
+from vocodata.archives.tree import ArchiveTree, is_hidden, may_be_dicom, pattern_expression
 from vocodata.errors import ManifestError, RemoteError
 from vocodata.readers import dicom_series, is_file_name
 from vocodata.remote.path import RemotePath
 from vocodata.remote.tree import remote_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from vocodata.archives import Packed
 
@@ -107,8 +108,7 @@ class FolderTree:
     def files(self) -> list[Path]:
         """See `Tree`."""
         found: list[Path] = []
-        for folder, names, files in os.walk(self.root, onerror=_refuse_closed):
-            at = Path(folder)
+        for _, at, names, files in self._walk():
             found.extend(at / name for name in files if not is_hidden(name))
             found.extend(at / name for name in names if is_file_name(at / name))
             names[:] = sorted(n for n in names if not is_hidden(n) and not is_file_name(at / n))
@@ -116,10 +116,32 @@ class FolderTree:
 
     def glob(self, pattern: str) -> list[Path]:
         """See `Tree`."""
+        found = list(self.root.glob(pattern))
         if "**" in pattern:
-            for _ in os.walk(self.root, onerror=_refuse_closed):
-                pass
-        return list(self.root.glob(pattern))
+            # Path.glob passes over linked folders, and without a word over closed ones.
+            expression = re.compile(pattern_expression(pattern))
+            for start, at, names, files in self._walk():
+                inside = [at / name for name in (*names, *files) if start != self.root]
+                below = (path.relative_to(self.root).as_posix() for path in inside)
+                found += [
+                    p for p, name in zip(inside, below, strict=True) if expression.fullmatch(name)
+                ]
+        return list(dict.fromkeys(found))
+
+    def _walk(self) -> Iterator[tuple[Path, Path, list[str], list[str]]]:
+        """As `os.walk`, behind the root or link that led there; each folder once, links last."""
+        seen: set[tuple[int, int]] = set()
+        starts = [self.root]
+        for start in starts:
+            for folder, names, files in os.walk(start, onerror=_refuse_closed):
+                at = Path(folder)
+                state = at.stat()
+                if (state.st_dev, state.st_ino) in seen:
+                    names.clear()
+                    continue
+                seen.add((state.st_dev, state.st_ino))
+                yield start, at, names, files
+                starts.extend(at / name for name in sorted(names) if (at / name).is_symlink())
 
     def exists(self, path: Path) -> bool:
         """See `Tree`."""
@@ -140,7 +162,7 @@ class FolderTree:
         try:
             with path.open("rb") as file:
                 return dicom_series(file)
-        except PermissionError:
+        except OSError:
             return "" if may_be_dicom(path) else None
 
     def look_up(self, paths: Iterable[Path]) -> None:

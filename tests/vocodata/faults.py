@@ -136,6 +136,11 @@ def dangling_link(path):
     path.symlink_to(path.parent / "nowhere.nii.gz")
 
 
+@fault(FILES, "file_missing")
+def link_to_itself(path):
+    path.symlink_to(path.name)
+
+
 @fault(FILES, "truncated_file", ".nii")
 def plain_file_cut(path):
     path.write_bytes(nifti()[:-500])

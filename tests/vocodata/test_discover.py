@@ -258,6 +258,23 @@ def test_more_scans_than_expected_say_what_to_set_and_what_auto_takes(root):
     assert fault.endswith("else correct root or layout.")
 
 
+def test_linked_folders_are_looked_into_once_each_and_loops_end(root):
+    outside = root.parent / "outside"
+    touch(root, "real/a.nii.gz", ".hidden/h.nii.gz")
+    touch(outside, "deep/b.nii.gz")
+    touch_dicom(outside, "series/1.dcm")
+    (root / "link").symlink_to(outside)
+    (root / "again").symlink_to(root / "real")
+    (root / "real/loop").symlink_to(root)
+    (outside / "loop").symlink_to(outside)
+    (root / "self.d").symlink_to(root / "self.d")
+    wanted = ["a/link-deep-b", "a/link-series", "a/real-a"]
+    assert [scan.id for scan in scans(root)] == wanted
+    files = [scan.id for scan in scans(root, layout="glob", images="**/*.nii.gz")]
+    assert files == ["a/link-deep-b", "a/real-a"]
+    assert [scan.id for scan in scans(root, layout="dicom")] == ["a/link-series"]
+
+
 paths = st.lists(st.text("aA.-_/ é\u202e", min_size=1, max_size=8), unique=True, max_size=12)
 
 

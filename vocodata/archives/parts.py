@@ -87,7 +87,15 @@ def _entries(root: Path) -> dict[str, bool]:
     if isinstance(root, RemotePath):
         return children(root)
     with os.scandir(root) as entries:
-        return {entry.name: not entry.is_file() for entry in entries}
+        return {entry.name: not _is_file(entry) for entry in entries}
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        # A link that leads to itself.
+        return False
 
 
 def _are_pieces(files: list[Path]) -> bool:

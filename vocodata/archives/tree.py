@@ -64,7 +64,7 @@ class ArchiveTree:
 
     def glob(self, pattern: str) -> list[Path]:
         """See `Tree`."""
-        expression = re.compile(_expression(pattern))
+        expression = re.compile(pattern_expression(pattern))
         found = [path for path, name in self._names.items() if expression.fullmatch(name)]
         return found + [p for p in self._folders if expression.fullmatch(_below(p, self.root))]
 
@@ -151,12 +151,12 @@ def _below(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _expression(pattern: str) -> str:
+def pattern_expression(pattern: str) -> str:
     """A glob pattern as a regular expression over a relative path.
 
-    >>> bool(re.fullmatch(_expression("**/*_ct.nii.gz"), "a/b/1_ct.nii.gz"))
+    >>> bool(re.fullmatch(pattern_expression("**/*_ct.nii.gz"), "a/b/1_ct.nii.gz"))
     True
-    >>> bool(re.fullmatch(_expression("*/ct.nii.gz"), "a/b/ct.nii.gz"))
+    >>> bool(re.fullmatch(pattern_expression("*/ct.nii.gz"), "a/b/ct.nii.gz"))
     False
     """
     parts = []
