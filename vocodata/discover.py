@@ -219,4 +219,6 @@ def _safe(path: str) -> str:
 
 
 def _hashed(name: str, path: str) -> str:
-    return f"{name[:_MAX_NAME]}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+    # A file's name need not be text: Linux takes any bytes.
+    digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{name[:_MAX_NAME]}-{digest[:8]}"

@@ -130,8 +130,14 @@ def _store(job: ScanJob, room_bytes: int | None) -> CatalogRow:
 def _excluded(job: ScanJob, reason: str, detail: str, began: float) -> Outcome:
     seconds = time.perf_counter() - began
     hides = job.scan.hides_names
-    told = REASONS[reason] if hides else without_paths(detail, job.scan)
+    told = REASONS[reason] if hides else _one_line(without_paths(detail, job.scan))
     return Outcome(job, reason=reason, detail=told, seconds=seconds)
+
+
+def _one_line(detail: str) -> str:
+    """Without what would break a table or steer a terminal: a file's name may hold anything."""
+    text = " ".join(detail.split())
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def killed(job: ScanJob, *, deaths: int) -> Outcome:

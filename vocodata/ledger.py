@@ -188,8 +188,8 @@ class Ledger:
         result: tuple[str | None, ...],
         seconds: float,
     ) -> None:
-        labels = None if scan.labels is None else str(scan.labels)
-        values = (scan.id, recipe, state, scan.source, scan.name, str(scan.image), labels)
+        labels = None if scan.labels is None else _text(scan.labels)
+        values = (scan.id, recipe, state, scan.source, scan.name, _text(scan.image), labels)
         with self._guarded():
             self._db.execute(
                 "INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -239,3 +239,8 @@ class Ledger:
             "then processed anew."
         )
         return LedgerError(msg)
+
+
+def _text(path: Path) -> str:
+    """A path as SQLite takes it; bytes of a name that are no text are spelled out."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -207,6 +207,21 @@ def test_a_source_that_vanished_from_the_manifest_is_not_deleted(make_sources, t
     assert (out / "scans/lidc/case0/0/c.0.0.0").exists()
 
 
+def test_names_that_are_no_text_or_would_steer_a_terminal_are_built_and_told_in_one_line(
+    make_sources, tmp_path
+):
+    manifest, images = make_sources(1), tmp_path / "sources/btcv/images"
+    good = (images / "case0.nii.gz").read_bytes()
+    for name in (b"\xff", b"\xfe", b"a\x1b[31m\nb"):
+        (images / os.fsdecode(name + b".nii.gz")).write_bytes(good)
+        (images / os.fsdecode(name + b"-bad.nii.gz")).write_bytes(b"xx")
+    report = build(manifest, tmp_path / "ct.zarr", workers=0)
+    assert (report.stored, report.excluded) == (4, {"wrong_magic": 3})
+    assert all(row.detail.isprintable() for row in report.excluded_rows)
+    again = _resumed(manifest, report.store)
+    assert (again.skipped_done, again.digest) == (4, report.digest)
+
+
 def test_a_resumed_build_says_which_scans_came_and_went(make_sources, tmp_path, caplog):
     manifest, images = make_sources(2), tmp_path / "sources/btcv/images"
     out = build(manifest, tmp_path / "ct.zarr", workers=0).store
