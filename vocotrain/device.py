@@ -66,7 +66,9 @@ def chosen_precision(choice: str, kind: str) -> Precision:
     if choice == "auto":
         if kind == "cpu":
             return PRECISIONS["fp32"]
-        return PRECISIONS["bf16" if torch.cuda.is_bf16_supported() else "fp16"]
+        # older GPUs only imitate bf16
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return PRECISIONS["bf16" if has_bf16 else "fp16"]
     if choice == "fp16" and kind == "cpu":
         msg = "precision is 'fp16', but the device is the CPU; expected fp32 or bf16 there."
         raise DeviceUnavailableError(msg)

@@ -29,3 +29,11 @@ def test_only_fp16_needs_a_scaled_loss():
     assert not chosen_precision("bf16", "cuda").is_scaled
     assert chosen_precision("bf16", "cpu").is_autocast
     assert not chosen_precision("fp32", "cpu").is_autocast
+
+
+def test_a_gpu_that_only_imitates_bf16_computes_in_fp16(monkeypatch):
+    supported = "torch.cuda.is_bf16_supported"
+    monkeypatch.setattr(supported, lambda including_emulation=True: including_emulation)
+    assert chosen_precision("auto", "cuda").name == "fp16"
+    monkeypatch.setattr(supported, lambda **_: True)
+    assert chosen_precision("auto", "cuda").name == "bf16"

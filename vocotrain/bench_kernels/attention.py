@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vocotrain.bench_kernels.jobs import Job, Peer, Work
+from vocotrain.bench_kernels.jobs import Job, Peer, Work, fixed_weights
 from vocotrain.bench_kernels.work import box_work
 from vocotrain.ops import resolve_backend, window_attention
 
@@ -186,17 +186,36 @@ def attention_job(case: AttentionCase, settings: BenchSettings) -> Job:
         name=case.name,
         peers=attention_peers(blocks, x, settings),
         wanted=[x, *blocks.wanted()],
+        truth=partial(truth_map_by_map, blocks, x),
         dtype=settings.dtype,
         notes=asdict(case),
         work=lambda mode: Work(work[mode].moved_bytes, work[mode].flop),
     )
 
 
+def truth_map_by_map(blocks: StageBlocks, x_BXYZC: Tensor) -> list[Tensor]:
+    """MONAI's output and gradients; all maps at once may need more memory than a GPU has."""
+    run = blocks.with_attention(own_attention)
+    outs, grads_x = [], []
+    sums = [torch.zeros_like(parameter) for parameter in blocks.wanted()]
+    # an output is of the map's own shape
+    weights_BXYZC = fixed_weights(x_BXYZC)
+    for one in range(len(x_BXYZC)):
+        x = x_BXYZC[one : one + 1].detach().requires_grad_()
+        out = run(x)
+        wanted = [x, *blocks.wanted()]
+        grad_x, *grads = torch.autograd.grad(out, wanted, weights_BXYZC[one : one + 1])
+        outs.append(out.detach())
+        grads_x.append(grad_x)
+        sums = [total + grad for total, grad in zip(sums, grads, strict=True)]
+    return [torch.cat(outs), torch.cat(grads_x), *sums]
+
+
 def attention_peers(blocks: StageBlocks, x: Tensor, settings: BenchSettings) -> list[Peer]:
-    """MONAI, which the others are held against, in four ways; torch's two; ours."""
+    """MONAI, which the others are held against, in three ways; torch's two; ours."""
 
     def peer(
-        name: str, make: Attention, *, has_backward: bool = True, may_fail: bool = False
+        name: str, make: Attention, *, has_backward: bool = True, may_fail: bool = True
     ) -> Peer:
         run = blocks.with_attention(make)
         return Peer(name, lambda: run(x), has_backward=has_backward, may_fail=may_fail)
@@ -207,7 +226,7 @@ def attention_peers(blocks: StageBlocks, x: Tensor, settings: BenchSettings) -> 
     has_flag = hasattr(blocks.blocks[0].attn, FLASH_FLAG)
     plain = blocks.with_attention(own_attention)
     return [
-        peer("monai", own_attention),
+        peer("monai", own_attention, may_fail=False),
         peer("monai-flash", FlashFlagAttention, has_backward=False)
         if has_flag
         else absent("monai-flash", f"this MONAI has no {FLASH_FLAG}"),
@@ -215,7 +234,7 @@ def attention_peers(blocks: StageBlocks, x: Tensor, settings: BenchSettings) -> 
         if settings.is_compiled
         else absent("monai-compile", "not asked for (--compile): compiling takes minutes"),
         peer("sdpa", SdpaAttention),
-        peer("flex", FlexAttention, may_fail=True)
+        peer("flex", FlexAttention)
         if settings.device.type == "cuda"
         else absent("flex", "FlexAttention has no backward pass on a processor"),
         Peer(f"voco-{resolve_backend('auto', x)}", lambda: _ours(blocks, x)),

@@ -118,6 +118,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     """What the numbers were measured on and with; no names of machines or people."""
     return {
         "device": device_name(device),
+        **_gpu(device),
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": len(os.sched_getaffinity(0))
@@ -149,6 +150,18 @@ def settings_of(settings: BenchSettings) -> dict[str, Any]:
 def device_name(device: torch.device) -> str:
     """The GPU's name, or `cpu`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _gpu(device: torch.device) -> dict[str, Any]:
+    """What a GPU's name does not tell: there are several of one name."""
+    if device.type != "cuda":
+        return {}
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "capability": f"{properties.major}.{properties.minor}",
+        "gpu_memory_gib": round(properties.total_memory / 2**30, 1),
+        "multiprocessors": properties.multi_processor_count,
+    }
 
 
 def _processor() -> str:

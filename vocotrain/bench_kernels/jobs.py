@@ -46,9 +46,17 @@ class Job:
     """The first is what the others are held against."""
     wanted: Sequence[Tensor]
     """What gradients are taken of; empty when there is no way back."""
+    truth: Callable[[], list[Tensor]] | None = None
+    """Output and gradients (see fixed_weights) that all are held against, in float32 and little
+    memory; None for those of the first peer."""
     dtype: torch.dtype = torch.float32
     """A half type runs everything but the truth under autocast."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Sizes of the case."""
     work: Callable[[str], Work | None] = lambda _mode: None
     """By mode, what the mathematics needs at least; None where nobody counted."""
+
+
+def fixed_weights(out: Tensor) -> Tensor:
+    """Gradient of an output: numbers that differ from place to place, the same at each call."""
+    return torch.linspace(-1, 1, out.numel(), device=out.device).cos().view_as(out).to(out.dtype)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import contextmanager
 from functools import partial
+from subprocess import SubprocessError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -12,19 +13,36 @@ from torch import Tensor
 from vocotrain.bench_kernels.attention import attention_job
 from vocotrain.bench_kernels.cases import attention_cases
 from vocotrain.bench_kernels.document import Absence, Document, Row, machine, rows_of, settings_of
+from vocotrain.bench_kernels.jobs import fixed_weights
 from vocotrain.bench_kernels.limits import Limits, fair_metric, measure_limits
 from vocotrain.bench_kernels.small_jobs import small_jobs
 from vocotrain.bench_kernels.timing import MODES, Clock, Spread, Workload, clock_for, take_turns
 from vocotrain.progress import OnEvent, ProgressEvent, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from vocotrain.bench_kernels.jobs import Job, Peer
     from vocotrain.bench_kernels.settings import BenchSettings
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Largest norm of a difference over the norm of the truth, of the output and each gradient."""
+
+TOO_LARGE = "does not fit into memory; take fewer maps (--maps), or --quick"
+
+FOREIGN_ERRORS = (
+    RuntimeError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    SubprocessError,
+    TypeError,
+    ValueError,
+)
+"""What code of others raises where a GPU, a compiler or a version does not suit it: torch's
+compiler calls Triton, which calls a C compiler, and each has its own words."""
 
 Found = tuple[list[Row], list[Absence]]
 
@@ -47,6 +65,26 @@ def bench_kernels(settings: BenchSettings, on_event: OnEvent = silent) -> Docume
         settings: What to time, and where.
         on_event: Hears of each job before it starts.
     """
+    with exact_products():
+        return _measured(settings, on_event)
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Products of float32 as such, whatever the process or its environment allows.
+
+    Some containers let torch round them to tf32 (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1): the truth
+    would be off by more than what an implementation may differ from it.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _measured(settings: BenchSettings, on_event: OnEvent) -> Document:
     clock = clock_for(settings.device)
     jobs = planned_jobs(settings)
     on_event(ProgressEvent("bench", 0, len(jobs), {"now": "what the device can do"}))
@@ -55,7 +93,12 @@ def bench_kernels(settings: BenchSettings, on_event: OnEvent = silent) -> Docume
     absent: list[Absence] = []
     for number, (name, make) in enumerate(jobs):
         on_event(ProgressEvent("bench", number, len(jobs), {"now": name}))
-        found, missing = run_job(make(), settings, clock, limits)
+        try:
+            job = make()
+        except torch.OutOfMemoryError:
+            absent.append(Absence(name, "all", name, f"the input {TOO_LARGE}", is_wrong=False))
+            continue
+        found, missing = run_job(job, settings, clock, limits)
         rows += found
         absent += missing
     on_event(ProgressEvent("bench", len(jobs), len(jobs), {"now": "done"}))
@@ -82,20 +125,26 @@ def planned_jobs(settings: BenchSettings) -> list[tuple[str, Callable[[], Job]]]
 def run_job(job: Job, settings: BenchSettings, clock: Clock, limits: Limits) -> Found:
     """Check all implementations, then time those that are right."""
     try:
-        truth = _truth(job)
+        truth = job.truth() if job.truth else _truth(job)
     except torch.OutOfMemoryError:
-        reason = "what all are compared with does not fit into memory; take fewer maps (--maps)"
-        return [], [
-            Absence(job.kernel, peer.name, job.name, reason, is_wrong=False) for peer in job.peers
-        ]
+        reason = f"what all are compared with {TOO_LARGE}"
+        return [], [_absence(job, peer, reason) for peer in job.peers]
     checked = {peer.name: _check(peer, job, truth, settings.device) for peer in job.peers}
+    del truth
     right = {name: found for name, found in checked.items() if isinstance(found, Checked)}
-    times = take_turns(
-        {name: found.workload for name, found in right.items()},
-        clock,
-        repeats=settings.repeats,
-        least_s=settings.least_s,
-    )
+    absent = [found for found in checked.values() if isinstance(found, Absence)]
+    try:
+        times = take_turns(
+            {name: found.workload for name, found in right.items()},
+            clock,
+            repeats=settings.repeats,
+            least_s=settings.least_s,
+        )
+    except torch.OutOfMemoryError:
+        # each did fit when it was checked: memory is so full that nobody's numbers would be fair
+        reason = f"taking turns {TOO_LARGE}"
+        timed = [peer for peer in job.peers if peer.name in right]
+        return [], [*absent, *(_absence(job, peer, reason) for peer in timed)]
     metric = fair_metric(settings.device)
     rows: list[Row] = []
     for name, found in right.items():
@@ -105,71 +154,81 @@ def run_job(job: Job, settings: BenchSettings, clock: Clock, limits: Limits) -> 
         }
         measured = {**times[name], **found.memory}
         rows += rows_of(job, name, measured, notes=notes, device=settings.device)
-    return rows, [found for found in checked.values() if isinstance(found, Absence)]
+    return rows, absent
+
+
+def _absence(job: Job, peer: Peer, reason: str, *, is_wrong: bool = False) -> Absence:
+    return Absence(job.kernel, peer.name, job.name, reason, is_wrong=is_wrong)
 
 
 def _truth(job: Job) -> list[Tensor]:
     first = job.peers[0].run
     assert first is not None
-    return _results(first, job)
+    return _results(first, job.wanted)
 
 
-def _results(run: Callable[[], Tensor], job: Job) -> list[Tensor]:
+def _results(run: Callable[[], Tensor], wanted: Sequence[Tensor]) -> list[Tensor]:
     """Output and, if there is a way back, the gradients of its sum weighed by fixed numbers."""
-    if not job.wanted:
+    if not wanted:
         with torch.no_grad():
             return [run()]
     out = run()
-    return [out.detach(), *torch.autograd.grad(out, list(job.wanted), _weights(out))]
-
-
-def _weights(out: Tensor) -> Tensor:
-    """Gradient of the output: numbers that differ from place to place, the same at each call."""
-    return torch.linspace(-1, 1, out.numel(), device=out.device).cos().view_as(out).to(out.dtype)
+    return [out.detach(), *torch.autograd.grad(out, list(wanted), fixed_weights(out))]
 
 
 def _check(peer: Peer, job: Job, truth: list[Tensor], device: torch.device) -> Checked | Absence:
-    """Run a peer once and compare, or say why it is not timed."""
-
-    def absence(reason: str, *, is_wrong: bool = False) -> Absence:
-        return Absence(job.kernel, peer.name, job.name, reason, is_wrong=is_wrong)
-
+    """Run a peer and compare, or say why it is not timed."""
     if peer.run is None:
-        return absence(peer.reason)
-    tried = replace(job, wanted=job.wanted if peer.has_backward else ())
+        return _absence(job, peer, peer.reason)
     run = _in_precision(peer.run, job.dtype, device)
+    wanted = job.wanted if peer.has_backward else ()
     try:
-        found = _results(run, tried)
+        workload, difference = _compared(run, wanted, truth)
+        if difference <= TOLERANCE[job.dtype]:
+            return Checked(workload, difference, _peak_memory(workload, device))
     except torch.OutOfMemoryError:
-        return absence("out of memory")
-    except RuntimeError as error:
+        return _absence(job, peer, "out of memory")
+    except FOREIGN_ERRORS as error:
         if not peer.may_fail:
             raise
-        return absence(f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}")
-    difference = max(_difference(*pair) for pair in zip(found, truth, strict=False))
-    # turned round, so that what is not a number is wrong as well
-    if not difference <= TOLERANCE[job.dtype]:
-        return absence(
-            f"differs from {job.peers[0].name} by {difference:.1e} of its norm; expected at most "
-            f"{TOLERANCE[job.dtype]:.0e}",
-            is_wrong=True,
-        )
-    workload = Workload(run, tried.wanted, _weights(found[0]) if tried.wanted else None)
+        first_line = str(error).partition("\n")[0][:120]
+        return _absence(job, peer, f"{type(error).__name__}: {first_line}")
+    reason = (
+        f"differs from {job.peers[0].name} by {difference:.1e} of its norm; expected at most "
+        f"{TOLERANCE[job.dtype]:.0e}"
+    )
+    return _absence(job, peer, reason, is_wrong=True)
+
+
+def _compared(
+    run: Callable[[], Tensor], wanted: Sequence[Tensor], truth: list[Tensor]
+) -> tuple[Workload, float]:
+    """What will be timed, and how far it is from the truth at most; not a number if any is not."""
+    found = _results(run, wanted)
+    differences = [_difference(*pair) for pair in zip(found, truth, strict=False)]
+    grad = fixed_weights(found[0]) if wanted else None
     del found
-    return Checked(workload, difference, _peak_memory(run, tried, device))
+    if wanted:
+        # without gradients, which is timed by itself, torch and MONAI may take another path
+        with torch.no_grad():
+            differences.append(_difference(run(), truth[0]))
+    # the maximum of Python would pass over what is not a number
+    return Workload(run, wanted, grad), float(torch.tensor(differences).max())
 
 
-def _peak_memory(
-    run: Callable[[], Tensor], job: Job, device: torch.device
-) -> dict[tuple[str, str], Spread]:
+def _peak_memory(workload: Workload, device: torch.device) -> dict[tuple[str, str], Spread]:
     """The most that one run, gradients included, holds beside its inputs; on a GPU only."""
     if device.type != "cuda":
         return {}
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    _results(run, job)
+    if workload.wanted:
+        torch.autograd.grad(workload.run(), list(workload.wanted), workload.grad)
+    else:
+        with torch.no_grad():
+            workload.run()
     peak_mb = (torch.cuda.max_memory_allocated(device) - before) / 1e6
-    mode = "full" if job.wanted else "forward"
+    mode = "full" if workload.wanted else "forward"
     return {(mode, "memory"): Spread(peak_mb, peak_mb, peak_mb)}
 
 
@@ -196,7 +255,7 @@ def _notes(
     job: Job, mode: str, difference: float, spread: Spread | None, limits: Limits
 ) -> dict[str, Any]:
     """What to say beside a number: sizes, and how well the device was used."""
-    notes = {**job.notes, "difference": difference}
+    notes = {**job.notes, "against": job.peers[0].name, "difference": difference}
     work = job.work(mode)
     if work is None or spread is None:
         return notes

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vocotrain.device import device_kind
+from vocotrain.device import chosen_precision, device_kind
 from vocotrain.errors import BenchmarkSettingsError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -57,7 +57,8 @@ def resolve_settings(
 
     Args:
         device: `auto`, `cpu` or `cuda`.
-        precision: `auto` (bf16 on a GPU, fp32 on a processor), `fp32`, `bf16` or `fp16`.
+        precision: `auto` (bf16 on a GPU, fp16 on one without it, fp32 on a processor), `fp32`,
+            `bf16` or `fp16`.
         sizes: Empty for B, L and H on a GPU, B on a processor.
         crops_vox: Empty for 64 and 96 on a GPU, 64 on a processor.
         stages: Empty for all; with `is_quick` the two cheapest.
@@ -73,7 +74,7 @@ def resolve_settings(
     kind = device_kind(device)
     on_gpu = kind == "cuda"
     if precision == "auto":
-        precision = "bf16" if on_gpu else "fp32"
+        precision = chosen_precision("auto", kind).name
     if precision not in DTYPES:
         msg = f"Precision is {precision!r}; expected auto, {', '.join(DTYPES)}."
         raise BenchmarkSettingsError(msg)

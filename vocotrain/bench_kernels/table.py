@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vocotrain.bench_kernels.timing import MODES
 
@@ -17,8 +17,9 @@ def table(document: Document) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and lines.
 
     `ratio` is the first peer's time over this one's, there and back or, where there is no way back,
-    forward; a processor has one more of the threads' time, a GPU the peak of its memory. `share` is
-    the larger share of what the device copies or multiplies in that time.
+    forward; it is empty where that peer has no numbers. A processor has one more of the threads'
+    time, a GPU the peak of its memory. `share` is the larger share of what the device copies or
+    multiplies in that time.
     """
     found: Found = {
         (row.x_value, row.kernel_provider, row.kernel_operation_mode, row.metric_name): row
@@ -35,12 +36,11 @@ def table(document: Document) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         last,
         "share",
     )
-    firsts: dict[str, str] = {}
     lines = []
     for case, provider in dict.fromkeys((case, provider) for case, provider, *_ in found):
-        first = firsts.setdefault(case, provider)
         mode = "full" if (case, provider, "full", "speed") in found else "forward"
         row = found[case, provider, mode, "speed"]
+        first = _notes(row)["against"]
         times = [found.get((case, provider, one, "speed")) for one in MODES]
         memory = found.get((case, provider, mode, "memory"))
         lines.append(
@@ -60,9 +60,20 @@ def table(document: Document) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
 
 def not_timed(document: Document) -> list[tuple[str, str]]:
-    """Each implementation without numbers, once for each reason."""
-    reasons = {(absence.kernel_provider, absence.reason): None for absence in document.absent}
-    return list(reasons)
+    """Each implementation without numbers, once for each reason, with cases unless it is in all."""
+    cases: dict[tuple[str, str], list[str]] = {}
+    for absence in document.absent:
+        place = (absence.kernel_provider, absence.reason)
+        cases.setdefault(place, []).append(absence.x_value)
+    timed = {(row.kernel_provider, row.x_value) for row in document.rows}
+    missing = {(absence.kernel_provider, absence.x_value) for absence in document.absent}
+    everywhere: dict[str, set[str]] = {}
+    for provider, case in timed | missing:
+        everywhere.setdefault(provider, set()).add(case)
+    return [
+        (name, reason if set(found) == everywhere[name] else f"{reason} ({', '.join(found)})")
+        for (name, reason), found in cases.items()
+    ]
 
 
 def _median(row: Row | None) -> str:
@@ -77,6 +88,11 @@ def _ratio(found: Found, place: tuple[str, str, str], first: str, provider: str)
 
 
 def _share(row: Row) -> str:
-    notes = json.loads(row.extra_benchmark_config_str)
+    notes = _notes(row)
     shares = [notes[key] for key in notes if key.startswith("share_of")]
     return f"{max(shares):.0%}" if shares else ""
+
+
+def _notes(row: Row) -> dict[str, Any]:
+    notes: dict[str, Any] = json.loads(row.extra_benchmark_config_str)
+    return notes

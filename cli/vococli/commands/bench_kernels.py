@@ -48,7 +48,10 @@ def kernels(
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     precision: Annotated[
-        Precision, typer.Option(help="Arithmetic. Default: bf16 on a GPU, fp32 on a CPU.")
+        Precision,
+        typer.Option(
+            help="Arithmetic. Default: bf16 on a GPU that has it, else fp16; fp32 on a CPU."
+        ),
     ] = Precision.auto,
     repeats: Annotated[int | None, typer.Option(min=1, help="Turns that count.")] = None,
     compiled: Annotated[

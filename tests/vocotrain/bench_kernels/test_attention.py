@@ -13,6 +13,7 @@ from vocotrain.bench_kernels.attention import (
     own_attention,
 )
 from vocotrain.bench_kernels.cases import AttentionCase
+from vocotrain.bench_kernels.jobs import fixed_weights
 from vocotrain.bench_kernels.settings import resolve_settings
 
 PADDED = AttentionCase("toy", 1, 10, 2, 5, 8, 2, (3, 3, 3))
@@ -33,6 +34,15 @@ def test_every_peer_computes_what_monai_does(case, name):
     truth = results(job.peers[0].run, list(job.wanted))
     for ours, theirs in zip(results(peers[name].run, list(job.wanted)), truth, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", [PADDED, SMALL])
+def test_the_truth_map_by_map_is_that_of_all_maps_at_once(case):
+    job = attention_job(case, SETTINGS)
+    out = job.peers[0].run()
+    expected = [out, *torch.autograd.grad(out, list(job.wanted), fixed_weights(out))]
+    for part, whole in zip(job.truth(), expected, strict=True):
+        torch.testing.assert_close(part, whole, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", [PADDED, SMALL])

@@ -1,12 +1,13 @@
 import json
 from dataclasses import replace
+from subprocess import SubprocessError
 
 import pytest
 import torch
 
-from vocotrain.bench_kernels import bench_kernels, not_timed, resolve_settings, table
+from vocotrain.bench_kernels import bench_kernels, not_timed, resolve_settings, running, table
 from vocotrain.bench_kernels.chart import write_chart
-from vocotrain.bench_kernels.document import Document, Row
+from vocotrain.bench_kernels.document import Absence, Document, Row
 from vocotrain.bench_kernels.jobs import Job, Peer, Work
 from vocotrain.bench_kernels.limits import Limits
 from vocotrain.bench_kernels.running import planned_jobs, run_job
@@ -51,6 +52,59 @@ def test_what_is_not_a_number_is_wrong(poison):
     assert wrong.is_wrong
 
 
+def test_a_gradient_that_is_not_a_number_is_wrong_though_the_output_is_right():
+    job, x = toy_job()
+    # its slope is 0 times infinity
+    hidden = Peer("hidden", lambda: x * x + ((x - x) ** 0.5).detach() * (x - x.detach()) ** 0.5)
+    rows, (wrong,) = run_toy(Job("toy", "toy 10", [*job.peers, hidden], [x]))
+    assert "differs from right by nan" in wrong.reason
+    assert all(row.kernel_provider != "hidden" for row in rows)
+
+
+def test_what_is_wrong_only_without_gradients_gets_no_numbers():
+    job, x = toy_job()
+    fast = Peer("fast", lambda: x * x if torch.is_grad_enabled() else x)
+    _, (wrong,) = run_toy(Job("toy", "toy 10", [*job.peers, fast], [x]))
+    assert wrong.is_wrong
+
+
+def test_memory_that_ends_while_taking_turns_leaves_all_out():
+    job, x = toy_job()
+    calls = []
+
+    def run():
+        calls.append(1)
+        # twice to be checked
+        return x * x if len(calls) < 3 else fail(torch.OutOfMemoryError)
+
+    rows, absent = run_toy(Job("toy", "toy 10", [*job.peers, Peer("late", run)], [x]))
+    assert rows == []
+    assert [one.kernel_provider for one in absent] == ["right", "late"]
+    assert all("taking turns does not fit into memory" in one.reason for one in absent)
+
+
+def test_an_input_that_fits_no_memory_leaves_the_next_job_alone(monkeypatch):
+    small = toy_job()[0]
+    jobs = [("big", lambda: fail(torch.OutOfMemoryError)), ("toy 10", lambda: small)]
+    monkeypatch.setattr(running, "planned_jobs", lambda _settings: jobs)
+    document = bench_kernels(TINY)
+    assert {row.kernel_provider for row in document.rows} == {"right"}
+    (absence,) = document.absent
+    assert (absence.x_value, absence.is_wrong) == ("big", False)
+    assert "the input does not fit into memory" in absence.reason
+
+
+def test_products_are_not_rounded_where_the_process_allows_it(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        running, "_measured", lambda *_: seen.append(torch.get_float32_matmul_precision())
+    )
+    torch.set_float32_matmul_precision("high")
+    bench_kernels(TINY)
+    assert (seen, torch.get_float32_matmul_precision()) == (["highest"], "high")
+    torch.set_float32_matmul_precision("highest")
+
+
 def test_a_wrong_gradient_gets_no_numbers():
     job, x = toy_job()
     liar = Peer("liar", lambda: (x * x).detach() + 0 * x)
@@ -78,12 +132,14 @@ def test_a_peer_that_torch_refuses_is_left_out_with_its_first_line():
         *job.peers,
         Peer("big", lambda: fail(torch.OutOfMemoryError)),
         Peer("odd", lambda: fail(RuntimeError), may_fail=True),
+        Peer("rude", lambda: fail(SubprocessError), may_fail=True),
         Peer("none", None, "not here"),
     ]
     _, absent = run_toy(Job("toy", "toy 10", peers, [x]))
     assert {one.kernel_provider: one.reason for one in absent} == {
         "big": "out of memory",
         "odd": "RuntimeError: no room",
+        "rude": "SubprocessError: no room",
         "none": "not here",
     }
     assert not any(one.is_wrong for one in absent)
@@ -169,6 +225,7 @@ def test_each_job_is_announced():
 
 def test_a_gpu_runs_every_stage_of_b_l_and_h_at_both_crops(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     names = [name for name, _ in planned_jobs(resolve_settings())]
     stages = [
         f"{size} {crop}^3 stage {stage}"
@@ -212,6 +269,22 @@ def test_a_gpu_has_memory_where_a_processor_has_its_own_ratio(document):
 def test_what_was_not_timed_is_said_once(document):
     names = [name for name, _ in not_timed(document)]
     assert sorted(names) == ["flex", "monai-compile"]
+
+
+def test_what_was_timed_elsewhere_is_said_with_its_cases(document):
+    first = next(row for row in document.rows if row.kernel_provider == "sdpa")
+    absence = Absence("window_attention", "sdpa", "large", "out of memory", is_wrong=False)
+    both = replace(document, rows=(first,), absent=(absence,))
+    assert not_timed(both) == [("sdpa", "out of memory (large)")]
+    assert not_timed(replace(both, rows=())) == [("sdpa", "out of memory")]
+
+
+def test_without_the_first_peer_there_is_no_ratio(document):
+    rows = tuple(row for row in document.rows if row.kernel_provider == "sdpa")
+    header, (line,) = table(replace(document, rows=rows))
+    found = dict(zip(header, line, strict=True))
+    assert (found["ratio"], found["processor ratio"]) == ("", "")
+    assert found["full ms"]
 
 
 def test_the_picture_is_a_png_of_some_size(document, tmp_path):

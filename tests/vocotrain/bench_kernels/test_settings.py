@@ -12,8 +12,24 @@ def test_a_processor_gets_little_and_in_single_precision():
     assert not settings.stages
 
 
-def test_a_gpu_gets_everything_in_half_precision(monkeypatch):
+def pretend_gpu(monkeypatch, *, has_bf16):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    # an older one says yes where imitation counts
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or has_bf16,
+    )
+
+
+def test_a_gpu_without_bfloat16_gets_float16(monkeypatch):
+    pretend_gpu(monkeypatch, has_bf16=False)
+    assert resolve_settings().dtype == torch.float16
+    assert resolve_settings(precision="bf16").dtype == torch.bfloat16
+
+
+def test_a_gpu_gets_everything_in_half_precision(monkeypatch):
+    pretend_gpu(monkeypatch, has_bf16=True)
     settings = resolve_settings()
     assert (settings.device.type, settings.dtype) == ("cuda", torch.bfloat16)
     assert (settings.sizes, settings.crops_vox) == (("B", "L", "H"), (64, 96))
