@@ -30,16 +30,20 @@ LEDGER_VERSION = "1"
 STORED, EXCLUDED = "stored", "excluded"
 
 # A quota, other than a full disk, is a failed write to SQLite.
-_FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE"}
+_FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"}
 
-_TABLES = """
+# All or nothing: a build that is killed here leaves an empty file, which is a ledger to come.
+_TABLES = f"""
+BEGIN;
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS scans (
     id TEXT PRIMARY KEY, recipe TEXT NOT NULL, state TEXT NOT NULL,
     source TEXT NOT NULL, name TEXT NOT NULL, image TEXT NOT NULL, labels TEXT,
     shards TEXT, row TEXT, reason TEXT, detail TEXT, seconds REAL NOT NULL
 );
-"""
+INSERT OR IGNORE INTO meta VALUES ('version', '{LEDGER_VERSION}');
+COMMIT;
+"""  # noqa: S608 (a constant of ours)
 
 
 class Entry(NamedTuple):
@@ -88,9 +92,8 @@ class Ledger:
         try:
             # One connection, one thread at a time; the build's own loop is the only user.
             if read_only:
-                # Not mode=ro: such a connection leaves its -wal and -shm files behind.
-                self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
-                self._db.execute("PRAGMA query_only = ON")
+                uri = f"{path.absolute().as_uri()}?{_reading(path)}"
+                self._db = sqlite3.connect(uri, uri=True, isolation_level=None)
             else:
                 self._db = sqlite3.connect(path, isolation_level=None)
         except sqlite3.Error as error:
@@ -103,11 +106,13 @@ class Ledger:
             raise
 
     def _prepare(self, *, read_only: bool) -> None:
-        if not read_only:
+        is_empty = not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if is_empty or not read_only:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.executescript(_TABLES)
-            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (LEDGER_VERSION,))
+        if read_only:
+            self._db.execute("PRAGMA query_only = ON")
         version = self.note("version")
         if version != LEDGER_VERSION:
             msg = (
@@ -239,6 +244,15 @@ class Ledger:
             "then processed anew."
         )
         return LedgerError(msg)
+
+
+def _reading(path: Path) -> str:
+    """How a ledger is opened to be read: a closed one may lie where nothing can be written."""
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        # Not mode=ro: such a connection leaves its -wal and -shm files behind.
+        return "mode=rw"
+    is_closed = not path.with_name(f"{path.name}-wal").exists()
+    return "immutable=1" if is_closed else "mode=ro"
 
 
 def _text(path: Path) -> str:

@@ -19,7 +19,7 @@ from vocodata.errors import StoreLockedError, StoreUnreachableError
 from vocodata.ledger import default_ledger
 from vocodata.remote import objects
 from vocodata.remote.path import RemotePath
-from vocodata.store.atomic import make_folder, reaching
+from vocodata.store.atomic import make_folder, reaching, storage_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +77,8 @@ def build_lock(store: Path, ledger: Path | None = None) -> Iterator[Lock]:
 
     Raises:
         StoreLockedError: Another process holds it.
+        DiskFullError: No room for its file.
+        StoreUnwritableError: The file system refuses it.
         StoreUnreachableError: The server refuses or does not answer.
     """
     path = _file_of(store, ledger)
@@ -85,9 +87,9 @@ def build_lock(store: Path, ledger: Path | None = None) -> Iterator[Lock]:
     lock = Lock()
     try:
         if isinstance(store, RemotePath):
-            lock = _remote_lock(store, descriptor)
+            lock = _remote_lock(store, descriptor, path)
         else:
-            _write(descriptor, f"{os.getpid()}\n")
+            _write(descriptor, f"{os.getpid()}\n", path)
     except StoreUnreachableError:
         # The object may be there though no answer came: the word in the file makes it ours later.
         os.close(descriptor)
@@ -109,7 +111,7 @@ def build_lock(store: Path, ledger: Path | None = None) -> Iterator[Lock]:
 def is_locked(store: Path, ledger: Path | None = None) -> bool:
     """Whether a build is writing to the store now."""
     try:
-        descriptor = os.open(_file_of(store, ledger), os.O_RDWR)
+        descriptor = os.open(_file_of(store, ledger), os.O_RDONLY)
     except FileNotFoundError:
         return isinstance(store, RemotePath) and _word_of(lock_path(store)) is not None
     try:
@@ -128,10 +130,10 @@ def _file_of(store: Path, ledger: Path | None) -> Path:
     return beside.with_name(f"{beside.name}.lock")
 
 
-def _remote_lock(store: RemotePath, descriptor: int) -> Lock:
+def _remote_lock(store: RemotePath, descriptor: int, file: Path) -> Lock:
     """Make the lock's object, or know the one that is there for our own."""
     word = _known_word(descriptor) or secrets.token_hex(16)
-    _write(descriptor, f"{os.getpid()}\n{word}\n")
+    _write(descriptor, f"{os.getpid()}\n{word}\n", file)
     os.fsync(descriptor)
     item = lock_path(store)
     assert isinstance(item, RemotePath)
@@ -160,15 +162,21 @@ def _known_word(descriptor: int) -> str:
     return os.pread(descriptor, 128, 0).decode(errors="replace").partition("\n")[2].strip()
 
 
-def _write(descriptor: int, text: str) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, text.encode(), 0)
+def _write(descriptor: int, text: str, path: Path) -> None:
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
+    except OSError as error:
+        raise storage_fault(path, error) from error
 
 
 def _acquire(path: Path, store: Path) -> int:
     """A locked descriptor of the file that has this name now, not of one unlinked meanwhile."""
     for _ in range(_ATTEMPTS):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise storage_fault(path, error) from error
         if _try_lock(descriptor, fcntl.LOCK_EX) and _is_named(descriptor, path):
             return descriptor
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").partition("\n")[0]

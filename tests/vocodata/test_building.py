@@ -21,11 +21,13 @@ from vocodata.discover import find_scans
 from vocodata.errors import (
     REASONS,
     BuildInterruptedError,
+    DiskFullError,
     LedgerError,
     ManifestError,
     StoreError,
     StoreExistsError,
     StoreLockedError,
+    StoreUnwritableError,
 )
 from vocodata.job import run_job, without_paths
 from vocodata.ledger import Ledger
@@ -304,6 +306,23 @@ def test_a_second_build_into_the_same_store_is_refused(make_sources, tmp_path):
     lock_path(out).write_text("12345\n")
     assert build(manifest, out, workers=0).stored == 1
     assert not lock_path(out).exists()
+
+
+def test_a_lock_that_cannot_be_written_is_told_in_a_sentence(make_sources, tmp_path):
+    manifest, out = make_sources(1), tmp_path / "ct.zarr"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # No file may grow: as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(DiskFullError, match=r"No room to write .*ct\.zarr\.lock"):
+            build(manifest, out, workers=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not lock_path(out).exists()
+    lock_path(out).mkdir()
+    with pytest.raises(StoreUnwritableError, match=r"ct\.zarr\.lock cannot be written") as caught:
+        build(manifest, out, workers=0)
+    assert caught.value.exit_code == 4
 
 
 def test_a_lock_dies_with_its_process(tmp_path):

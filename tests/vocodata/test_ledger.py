@@ -1,6 +1,8 @@
 """The ledger keeps what was settled, whatever happens to its process."""
 
+import os
 import resource
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,57 @@ def test_a_quota_is_told_as_a_full_disk(tmp_path):
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         book.record_excluded(_scan("a"), "r", "io_error", "x", seconds=0)
         assert book.counts()["excluded"] == 1
+
+
+@pytest.mark.parametrize("limit_bytes", [4096, 20_000])
+def test_a_ledger_that_a_full_disk_cut_at_its_birth_is_told_so_and_made_later(
+    tmp_path, limit_bytes
+):
+    path, limits = tmp_path / "l.sqlite", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limits[1]))
+    try:
+        with pytest.raises(DiskFullError, match="No room for the ledger"):
+            Ledger(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.exists()
+    with Ledger(path, read_only=True) as book:
+        assert (book.entries(), book.note("salt")) == ({}, None)
+
+
+def test_an_empty_file_is_a_ledger_to_come(tmp_path):
+    (tmp_path / "l.sqlite").touch()
+    with Ledger(tmp_path / "l.sqlite", read_only=True) as book:
+        assert book.counts() == {"stored": 0, "excluded": 0}
+    with Ledger(tmp_path / "l.sqlite") as book:
+        book.record_excluded(_scan("a"), "r", "io_error", "x", seconds=0)
+        assert book.counts()["excluded"] == 1
+
+
+def test_a_ledger_is_read_where_nothing_can_be_written(tmp_path, monkeypatch):
+    with Ledger(tmp_path / "l.sqlite") as book:
+        book.record_excluded(_scan("a"), "r", "io_error", "x", seconds=0)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    touched = []
+    monkeypatch.setattr(sqlite3, "connect", _noting(sqlite3.connect, touched))
+    with Ledger(tmp_path / "l.sqlite", read_only=True) as book:
+        assert book.counts()["excluded"] == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["l.sqlite"]
+    assert touched[0].endswith("?immutable=1")
+    # While a build has it open, what is in its -wal counts.
+    with Ledger(tmp_path / "l.sqlite") as book:
+        book.record_excluded(_scan("b"), "r", "io_error", "x", seconds=0)
+        with Ledger(tmp_path / "l.sqlite", read_only=True) as reader:
+            assert reader.counts()["excluded"] == 2
+    assert touched[-1].endswith("?mode=ro")
+
+
+def _noting(connect, touched):
+    def noting(place, **options):
+        touched.append(str(place))
+        return connect(place, **options)
+
+    return noting
 
 
 def test_the_ledger_lies_beside_its_store():
