@@ -2,7 +2,8 @@
 
 The claims are in `interpreted_attention/check_window_attention.py`; it runs once, in a process of
 its own, and each claim and configuration is a test here. The interpreter runs programs one after
-another and computes in full precision: it cannot see a race, nor what tensor cores round.
+another and computes in full precision: it cannot see a race, nor what tensor cores round. On a GPU
+the same claims are checked with compiled kernels (`make test-gpu`).
 """
 
 import ast
@@ -16,6 +17,7 @@ from xml.etree import ElementTree as ET
 import pytest
 import torch
 
+from tests.vocokernels import on_a_gpu
 from tests.vocokernels.attention_cases import CASES, SLOW_CASES
 from vocokernels import window_attention
 from vocokernels.errors import BackendUnavailableError
@@ -41,12 +43,12 @@ LEAST_WARPS = {
 }
 
 
-def run_checks(folder, *which):
+def run_checks(folder, *which, environment=None):
     """Complaint about each check that ran, empty where it held."""
     if find_spec("triton") is None:
         pytest.skip("triton is not installed")
     report = folder / "report.xml"
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    environment = environment or {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "--import-mode=importlib"]
     command += [f"--junitxml={report}", "-p", "no:cacheprovider", *which, str(CHECKS)]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -83,6 +85,20 @@ def test_what_is_claimed_holds(claim, outcome):
 @pytest.mark.parametrize("name", [case.name for case in SLOW_CASES])
 def test_the_sizes_of_models_are_right_too(name, slow_outcome):
     assert slow_outcome[f"test_slow_case[{name}]"] == ""
+
+
+@pytest.fixture(scope="module")
+def compiled_outcome(tmp_path_factory):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    folder = tmp_path_factory.mktemp("compiled")
+    return run_checks(folder, *on_a_gpu.WORDS, environment=on_a_gpu.environment())
+
+
+@pytest.mark.gpu
+def test_compiled_kernels_are_what_is_claimed(compiled_outcome):
+    assert len(compiled_outcome) >= len(CASES) + len(SLOW_CASES) + len(CLAIMS)
+    assert [f"{name}\n{text}" for name, text in compiled_outcome.items() if text] == []
 
 
 def test_a_check_that_fails_is_seen(tmp_path, monkeypatch):

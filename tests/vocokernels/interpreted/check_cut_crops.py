@@ -99,7 +99,7 @@ def test_the_operator_keeps_the_rules_of_torch():
     plan = Augmentation(None, None, None)
     start = torch.zeros(2, 1, 3, dtype=torch.int64)
     map_BN4 = kernel.crop_map(fields.stride(), start, (4, 4, 4), plan)
-    light_BN3 = kernel._light(start, WINDOWS, plan)
+    light_BN3 = kernel._light(start, WINDOWS.to(start.device), plan)
     torch.library.opcheck(kernel._cut_op, (fields, map_BN4, light_BN3, 4, 4, 4))
 
 

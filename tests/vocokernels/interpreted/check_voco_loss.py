@@ -110,21 +110,28 @@ def test_labels_all_zero_or_of_bools_are_taken(variant):
 
 @pytest.mark.parametrize("clamped", [False, True])
 def test_a_cosine_beyond_one_is_clamped_where_asked_and_stays_finite(clamped):
-    rows = torch.randn(6, 1, 96, requires_grad=True)
-    inputs = [rows, rows, rows, rows, torch.zeros(6, 1, 1)]
-    cosine_BRK = op._forward_op(*inputs, True, clamped, False)[1]
-    beyond = cosine_BRK[:, 0, 0] > 1
-    assert beyond.any()
-    assert not beyond.all()
-    found = terms_and_gradients(inputs, (1, 1, 1), backend="triton", clamped_similarity=clamped)
-    assert all(value.isfinite().all() for value in found.values())
+    rows = torch.randn(32, 1, 64)
+    none = torch.zeros(32, 1, 1)
+    cosines = op._forward_op(rows, rows, rows, rows, none, True, clamped, False)[1][:, 0, 0]
+    # which ones is a matter of rounding, and no two devices round alike
+    beyond, within = (rows[chosen][:2] for chosen in (cosines > 1, cosines < 1))
+    assert len(beyond) == len(within) == 2
+
+    def intra_and_slopes(chosen):
+        inputs = [chosen.clone().requires_grad_() for _ in range(4)]
+        given = [*inputs, none[:2]]
+        settings = {"backend": "triton", "clamped_similarity": clamped}
+        all_terms = terms_and_gradients(given, (1, 1, 1), **settings)
+        assert all(value.isfinite().all() for value in all_terms.values())
+        found = terms_and_gradients(given, (1, 0, 0), **settings)
+        return found["intra"], found["to crops"]
+
+    intra, slopes = intra_and_slopes(beyond)
     # of one volume the loss is at most -log(1e-6); of label 0 and cosine 1
-    assert (found["intra"] <= 13.81552) == clamped
-    inputs[0], inputs[2] = rows.detach().clone().requires_grad_(), rows.detach()
-    inputs[2].requires_grad_()
-    intra = terms_and_gradients(inputs, (1, 0, 0), backend="triton", clamped_similarity=clamped)
-    assert bool((intra["to crops"][beyond] != 0).any()) != clamped
-    assert (intra["to crops"][~beyond] != 0).any()
+    assert (intra <= 13.81552) == clamped
+    assert bool((slopes != 0).any()) != clamped
+    _, slopes = intra_and_slopes(within)
+    assert (slopes != 0).any()
 
 
 def test_nan_is_not_hidden():

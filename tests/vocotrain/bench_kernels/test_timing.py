@@ -82,6 +82,8 @@ def test_one_run_has_no_spread():
 
 
 @pytest.mark.gpu
+# compilers and cuBLAS warn of what is no fault of ours
+@pytest.mark.filterwarnings("default")
 def test_a_gpu_is_timed_by_events_after_its_cache_was_overwritten():
     clock = timing.CudaClock(torch.device("cuda"))
     x = torch.ones(1000, 1000, device="cuda", requires_grad=True)
