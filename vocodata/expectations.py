@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from vocodata.remote.path import redacted
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic_core import ErrorDetails
 
 KEYS_AND_VALUES = "keys and values"
+_LONGEST_SHOWN = 60
 _WORDS: Final[Mapping[str, str]] = {
     "string_type": "a text",
     "int_type": "a whole number",
@@ -50,3 +53,9 @@ def expected(fault: ErrorDetails) -> str | None:
         for name, value in fault.get("ctx", {}).items()
     }
     return words.format(**context)
+
+
+def shown(value: object) -> str:
+    """What came instead, on one line of a usual length, without a URL's secrets."""
+    text = redacted(repr(value))
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

@@ -14,13 +14,13 @@ The root may be a folder or an archive; a layout sees both through a `Tree`.
 from __future__ import annotations
 
 import fnmatch
-import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vocodata.dataset_json import label_names_of, read_json, refuse_not_ct
 from vocodata.errors import ManifestError
 from vocodata.readers import is_file_name, suffix_of
 
@@ -72,7 +72,7 @@ def find_entries(source: Source, tree: Tree) -> list[Entry]:
 def _auto(source: Source, tree: Tree) -> list[Entry]:
     if tree.glob("imagesTr/*_0000.*"):
         return _nnunet(source, tree)
-    if "training" in _json(source, source.root / "dataset.json", tree, needed=False):
+    if "training" in read_json(source, source.root / "dataset.json", tree, needed=False):
         return _msd(source, tree)
     if bids := _bids(source, tree):
         return bids
@@ -89,8 +89,8 @@ def _auto(source: Source, tree: Tree) -> list[Entry]:
 
 
 def _nnunet(source: Source, tree: Tree) -> list[Entry]:
-    about = _json(source, source.root / "dataset.json", tree, needed=False)
-    _refuse_not_ct(source, about.get("channel_names") or about.get("modality"))
+    about = read_json(source, source.root / "dataset.json", tree, needed=False)
+    refuse_not_ct(source, about.get("channel_names") or about.get("modality"))
     names = label_names_of(about)
     entries = []
     for image in sorted(tree.glob("imagesTr/*_0000.*")):
@@ -108,17 +108,17 @@ def _nnunet(source: Source, tree: Tree) -> list[Entry]:
 
 def _msd(source: Source, tree: Tree) -> list[Entry]:
     path = source.root / "dataset.json"
-    return _listed(source, path, _json(source, path, tree, needed=True))
+    return _listed(source, path, read_json(source, path, tree, needed=True))
 
 
 def _datalist(source: Source, _: Tree) -> list[Entry]:
     assert source.scans is not None
-    return _listed(source, source.scans, _json(source, source.scans, None, needed=True))
+    return _listed(source, source.scans, read_json(source, source.scans, None, needed=True))
 
 
 def _listed(source: Source, path: Path, about: dict[str, Any]) -> list[Entry]:
     """Entries of a JSON file with the lists `training` and `validation`."""
-    _refuse_not_ct(source, about.get("modality"))
+    refuse_not_ct(source, about.get("modality"))
     names = label_names_of(about)
     entries = []
     for section in ("training", "validation"):
@@ -136,16 +136,22 @@ def _listed_entry(
 ) -> Entry:
     image = item if isinstance(item, str) else item.get("image") if isinstance(item, dict) else None
     label = item.get("label") if isinstance(item, dict) else None
-    if not isinstance(image, str) or not (label is None or isinstance(label, str)):
+    # An empty text would be the root itself.
+    if not _is_file_text(image) or not (label is None or _is_file_text(label)):
         msg = (
             f"Source '{source.name}': {where} is {item!r}; expected an image and at most one "
             'label, such as {"image": "images/a.nii.gz", "label": "labels/a.nii.gz"}.'
         )
         raise ManifestError(msg)
+    assert isinstance(image, str)
     path = source.root / image
     labels = None if label is None else source.root / label
     name = _stem(source, path).removeprefix("imagesTr/")
     return Entry(name, path, labels, None if labels is None else names)
+
+
+def _is_file_text(value: object) -> bool:
+    return isinstance(value, str) and value.strip(" ./") != ""
 
 
 def _bids(source: Source, tree: Tree) -> list[Entry]:
@@ -177,7 +183,9 @@ def _dicom(source: Source, tree: Tree) -> list[Entry]:
 
 def _glob(source: Source, tree: Tree) -> list[Entry]:
     pattern = (source.images or "**/*.nii.gz").removeprefix("./")
-    paths = [path for path in tree.glob(pattern) if not _is_hidden_below(path, source.root)]
+    paths = [
+        path for path in _matches(source, tree, pattern) if not _is_hidden_below(path, source.root)
+    ]
     labels = {path: _label_of(source, tree, path, pattern) for path in paths}
     taken = set(labels.values())
     if source.labels is not None and not any(path is not None for path in taken):
@@ -195,6 +203,17 @@ def _glob(source: Source, tree: Tree) -> list[Entry]:
     ]
 
 
+def _matches(source: Source, tree: Tree, pattern: str) -> list[Path]:
+    parts = Path(pattern).parts
+    if not parts or Path(pattern).is_absolute() or any("**" in part != "**" for part in parts):
+        msg = (
+            f"Source '{source.name}': images is {pattern!r}; expected a pattern below the root, "
+            "such as images/**/*.nii.gz, with ** for whole folders only."
+        )
+        raise ManifestError(msg)
+    return tree.glob(pattern)
+
+
 def _label_of(source: Source, tree: Tree, image: Path, pattern: str) -> Path | None:
     """The label file that the source's template gives for an image, if it is there."""
     if source.labels is None:
@@ -210,62 +229,7 @@ def _label_of(source: Source, tree: Tree, image: Path, pattern: str) -> Path | N
     path = source.root / re.sub(
         r"\{(id|folder)\}", lambda word: words[word.group(1)], source.labels
     )
-    return path if tree.exists(path) else None
-
-
-def label_names_of(about: Mapping[str, Any]) -> dict[int, str] | None:
-    """Label value -> structure from a dataset.json, which may say it either way round.
-
-    Background and regions of several values (nnU-Net) are left out.
-
-    >>> label_names_of({"labels": {"background": 0, "liver": 1, "all": [1, 2]}})
-    {1: 'liver'}
-    >>> label_names_of({"labels": {"0": "background", "1": "liver"}})
-    {1: 'liver'}
-    """
-    labels = about.get("labels")
-    if not isinstance(labels, dict):
-        return None
-    names: dict[int, str] = {}
-    for key, value in labels.items():
-        if isinstance(value, int):
-            names[value] = str(key)
-        elif isinstance(value, str) and str(key).isdigit():
-            names[int(key)] = value
-        elif isinstance(value, str) and value.isdigit():
-            names[int(value)] = str(key)
-    names.pop(0, None)
-    return dict(sorted(names.items())) or None
-
-
-def _refuse_not_ct(source: Source, channels: object) -> None:
-    first = next(iter(channels.values()), None) if isinstance(channels, dict) else None
-    if isinstance(first, str) and "CT" not in first.upper():
-        msg = (
-            f"Source '{source.name}': its dataset.json says that the images are {first}; "
-            "expected CT. Take the source out."
-        )
-        raise ManifestError(msg)
-
-
-def _json(source: Source, path: Path, tree: Tree | None, *, needed: bool) -> dict[str, Any]:
-    """An object of a JSON file, in the tree or, without one, beside it."""
-    is_there = path.is_file() if tree is None else tree.exists(path)
-    if not is_there and not needed:
-        return {}
-    try:
-        text = path.read_text(encoding="utf-8") if tree is None else tree.read_text(path)
-        about = json.loads(text)
-    except FileNotFoundError as error:
-        msg = f"Source '{source.name}': {path} is not there; layout '{source.layout}' needs it."
-        raise ManifestError(msg) from error
-    except ValueError as error:
-        msg = f"Source '{source.name}': {path} is not JSON ({error})."
-        raise ManifestError(msg) from error
-    if not isinstance(about, dict):
-        msg = f"Source '{source.name}': {path} holds a {type(about).__name__}; expected an object."
-        raise ManifestError(msg)
-    return about
+    return path if tree.exists(path) and not tree.is_dir(path) else None
 
 
 def _is_hidden(name: str) -> bool:

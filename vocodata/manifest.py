@@ -24,10 +24,10 @@ from pydantic import (
 )
 
 from vocodata.errors import ManifestError
-from vocodata.expectations import KEYS_AND_VALUES, expected
+from vocodata.expectations import KEYS_AND_VALUES, expected, shown
 from vocodata.presets import load_presets, unknown_preset
 from vocodata.quality import CHECKS, Policy
-from vocodata.remote.path import RemotePath, as_path, redacted
+from vocodata.remote.path import RemotePath, as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 Layout = Literal["auto", "glob", "nnunet", "msd", "datalist", "bids", "dicom"]
 LAYOUTS: tuple[str, ...] = ("auto", "glob", "nnunet", "msd", "datalist", "bids", "dicom")
 _UNREAD_ARCHIVES = (".7z", ".rar")
-_LONGEST_SHOWN = 60
 _KEY_OF_LAYOUT = {"images": "glob", "labels": "glob", "scans": "datalist"}
 
 
@@ -52,12 +51,18 @@ def _place(value: object) -> Path:
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value:
-        msg = f"a path or URL is needed, got {_shown(value)}"
+        msg = f"a path or URL is needed, got {shown(value)}"
         raise ValueError(msg)
     if value.lower().endswith(_UNREAD_ARCHIVES):
         msg = "7z and rar are not read. Unpack it to a folder, and name that"
         raise ValueError(msg)
-    return as_path(value)
+    path = as_path(value)
+    try:
+        path.expanduser()
+    except RuntimeError:
+        msg = f"{path.parts[0]} is no home folder of this machine; write the whole path"
+        raise ValueError(msg) from None
+    return path
 
 
 def _known_checks(policies: dict[str, Policy]) -> dict[str, Policy]:
@@ -246,15 +251,10 @@ def _fault(details: ErrorDetails) -> str:
             words: str | None = "letters, digits, '.', '_' and '-', the first a letter or digit"
         case _:
             words = expected(details)
-    came = f"{': this key' * is_key} is {_shown(value)}"
+    came = f"{': this key' * is_key} is {shown(value)}"
     if words is None:
         return f"{key}{came}: {details['msg']}"
     return f"{key}{came}; expected {words}"
-
-
-def _shown(value: object) -> str:
-    text = redacted(repr(value))
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _needed(key: str) -> str:

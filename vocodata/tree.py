@@ -145,7 +145,11 @@ class FolderTree:
 
     def exists(self, path: Path) -> bool:
         """See `Tree`."""
-        return path.exists()
+        try:
+            return path.exists()
+        except OSError:
+            # A name longer than any can be.
+            return False
 
     def is_dir(self, path: Path) -> bool:
         """See `Tree`."""

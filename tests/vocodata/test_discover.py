@@ -223,6 +223,16 @@ def test_a_source_of_mr_is_refused(root):
     (root / "dataset.json").write_text(json.dumps({"modality": {"0": "MRI"}, "training": TRAINING}))
     with pytest.raises(ManifestError, match="images are MRI; expected CT"):
         scans(root)
+    for told in ("MRI", ["MRI", "CT"]):
+        (root / "dataset.json").write_text(json.dumps({"modality": told, "training": TRAINING}))
+        with pytest.raises(ManifestError, match="images are MRI; expected CT"):
+            scans(root, layout="msd")
+    about = {"modality": "Computed Tomography", "training": TRAINING}
+    (root / "dataset.json").write_text(json.dumps(about))
+    assert len(scans(root)) == 1
+    (root / "dataset.json").write_text(json.dumps({"modality": {"0": "MRI"}, "training": TRAINING}))
+    with pytest.raises(ManifestError, match="images are MRI; expected CT"):
+        scans(root)
 
 
 def test_sources_without_scans_or_folder_are_told_together(tmp_path):
@@ -256,6 +266,43 @@ def test_more_scans_than_expected_say_what_to_set_and_what_auto_takes(root):
     scans(root, expected=1, layout="glob")
     (fault,) = count_faults(load_manifest(root.parent / "manifest.yaml"), found)
     assert fault.endswith("else correct root or layout.")
+
+
+@pytest.mark.parametrize("pattern", ["/data/*.nii.gz", "**.nii.gz", ".", "*" * 40])
+def test_a_pattern_that_cannot_be_is_refused_with_one_that_can(root, pattern):
+    touch(root, "x.nii.gz")
+    with pytest.raises(ManifestError, match=r"images is .*expected a pattern below the root"):
+        scans(root, layout="glob", images=pattern)
+
+
+@pytest.mark.parametrize("labels", ["", ".", "sub", "x" * 5000])
+def test_labels_that_are_a_folder_or_can_be_no_name_are_no_labels(root, labels):
+    touch(root, "x.nii.gz", "sub/y.nii.gz")
+    with pytest.raises(ManifestError, match="no scan has labels at"):
+        scans(root, layout="glob", images="*.nii.gz", labels=labels)
+
+
+@pytest.mark.parametrize("item", [{"image": ""}, {"image": "."}, {"image": "x", "label": ""}])
+def test_a_listed_scan_without_a_name_is_refused(root, item):
+    (root / "dataset.json").write_text(json.dumps({"training": [item]}))
+    with pytest.raises(ManifestError, match=r"training\[0\] is .*expected an image"):
+        scans(root, layout="msd")
+
+
+def test_a_list_that_is_a_folder_or_nested_beyond_reading_is_refused(root):
+    with pytest.raises(ManifestError, match=r"data cannot be read \(Is a directory\)"):
+        scans(root, layout="datalist", scans=str(root))
+    (root / "dataset.json").write_text("[" * 100_000)
+    with pytest.raises(ManifestError, match=r"dataset.json is not JSON"):
+        scans(root, layout="msd")
+
+
+def test_a_list_with_the_mark_of_windows_and_odd_label_values_is_read(root):
+    labels = {"liver": 1, "huge": 70_000, "below": -1, "yes": True, "x": "\u00b2"}
+    text = json.dumps({"training": TRAINING, "labels": labels})
+    (root / "dataset.json").write_text(text, encoding="utf-8-sig")
+    (scan,) = scans(root, layout="msd")
+    assert scan.label_names == {1: "liver"}
 
 
 def test_linked_folders_are_looked_into_once_each_and_loops_end(root):

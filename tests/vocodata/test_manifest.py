@@ -92,6 +92,11 @@ def test_a_root_that_is_no_text_is_refused(tmp_path):
     assert "sources[0].root: a path or URL is needed, got 5" in text
 
 
+def test_a_home_folder_of_nobody_is_refused(tmp_path):
+    text = faults(write(tmp_path, ROW | {"root": "~nobody-of-that-name/x"}))
+    assert "sources[0].root: ~nobody-of-that-name is no home folder" in text
+
+
 def test_options_of_a_bucket_are_refused_elsewhere(tmp_path):
     text = faults(write(tmp_path, ROW | {"anonymous": True}))
     assert "anonymous and endpoint are for s3:// roots only" in text
