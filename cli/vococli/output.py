@@ -33,6 +33,18 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         typer.echo("  ".join(cells).rstrip())
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write the file that an option names, whole or not at all, with the folders above it."""
+    from vocodata.remote.path import is_url
+    from vocodata.store.atomic import make_folder, write_atomic
+
+    if is_url(str(path)):
+        msg = f"{path} is on a server; expected a file of this machine"
+        raise typer.BadParameter(msg)
+    make_folder(path.parent)
+    write_atomic(path, text.encode())
+
+
 def plan_and_fact(
     plan: Mapping[str, float] | None, fact: Mapping[str, float]
 ) -> list[tuple[str, str, str]]:

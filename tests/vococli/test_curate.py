@@ -36,6 +36,17 @@ def test_keeping_one_needs_a_place_for_the_list(tmp_path, capsys):
     assert "--keep and --exclude go together" in capsys.readouterr().err
 
 
+def test_a_list_is_written_into_a_new_folder_and_refused_where_it_cannot_be(tmp_path, capsys):
+    store = str(twice(tmp_path))
+    words = ["data", "dedup", store, "--keep", "first", "--exclude"]
+    assert main([*words, str(tmp_path / "new" / "list.txt")]) == 0
+    assert "btcv/case0\n" in (tmp_path / "new" / "list.txt").read_text()
+    assert main([*words, "s3://bucket/list.txt"]) == 2
+    assert "is on a server; expected a file" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "new")]) == 4
+    assert "new cannot be written: Is a directory." in capsys.readouterr().err
+
+
 def test_leaks_of_tasks_are_counted_and_the_list_feeds_training(tmp_path, capsys):
     store, listed = str(twice(tmp_path)), tmp_path / "leaks.txt"
     images = tmp_path / "tasks" / "BTCV" / "imagesTs"

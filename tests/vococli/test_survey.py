@@ -44,6 +44,11 @@ def test_init_keeps_a_manifest_that_is_there(scans, tmp_path, capsys):
     assert "is there already" in capsys.readouterr().err
 
 
+def test_init_makes_the_folder_of_its_manifest(scans, tmp_path):
+    assert main(["data", "init", str(scans), "-o", str(tmp_path / "new" / "m.yaml")]) == 0
+    assert (tmp_path / "new" / "m.yaml").read_text().startswith("# Written by")
+
+
 @pytest.mark.parametrize("words", [[], ["x", "--root", "y"], ["x", "--subset", "10k"]])
 def test_init_needs_one_place(words, tmp_path, capsys):
     assert main(["data", "init", *words, "-o", str(tmp_path / "m.yaml")]) == 2

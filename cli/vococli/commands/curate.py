@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vococli.commands.data import Json, StorePath
-from vococli.output import print_facts, print_json, print_table
+from vococli.output import print_facts, print_json, print_table, write_text
 
 
 class Keep(StrEnum):
@@ -76,7 +76,7 @@ def dedup(
     if exclude is not None:
         why, facts = "duplicates: all but the first", {"groups": len(clusters)}
         text = exclusion_text(all_but_first(clusters), why=why, facts=facts)
-        exclude.write_text(text, encoding="utf-8")
+        write_text(exclude, text)
     if as_json:
         print_json(plain(clusters))
     else:
@@ -121,7 +121,7 @@ def leak_check(
     if exclude is not None:
         facts = {"against": against.name, **found.facts}
         why = "leaks: also on the other side of the check"
-        exclude.write_text(exclusion_text(found.scans, why=why, facts=facts), encoding="utf-8")
+        write_text(exclude, exclusion_text(found.scans, why=why, facts=facts))
     header = ("task", "split", "scans", "leaked")
     if as_json:
         tasks = [dict(zip(header, row, strict=True)) for row in by_task]

@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 
 from vococli.errors import ENVIRONMENT
-from vococli.output import print_facts, print_json, print_table, size_words, time_words
+from vococli.output import (
+    print_facts,
+    print_json,
+    print_table,
+    size_words,
+    time_words,
+    write_text,
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -49,7 +56,7 @@ def init(
         text = catalog_manifest(catalog, as_path(place).absolute(), subset=subset)
     else:
         text = first_manifest(guess_sources(as_path(place)), folder=out.absolute().parent)
-    out.write_text(text, encoding="utf-8")
+    write_text(out, text)
     sources = load_manifest(out).sources
     if as_json:
         documents = [source.model_dump(mode="json", exclude_defaults=True) for source in sources]
