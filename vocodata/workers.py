@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import re
 import signal
 import time
 from dataclasses import dataclass
@@ -252,15 +253,22 @@ def _tell_dashboard(client: Any, tell: Callable[[str], None]) -> None:  # noqa: 
 
 
 def _connected(scheduler: str) -> Any:  # noqa: ANN401 (half typed)
+    # A client of what is no address would wait 40 s for its own end.
+    if not re.fullmatch(r"((tcp|tls|ucx|wss?)://)?[^/\s]+:\d+/?|inproc://.+", scheduler):
+        raise _no_answer(scheduler, "that is no address")
     try:
         client = dask_distributed().Client
         return client(scheduler, set_as_default=False, timeout=CONNECT_TIMEOUT_S)
     except (OSError, ValueError) as error:
-        msg = (
-            f"No Dask scheduler answers at {scheduler!r} ({error}); expected an address such as "
-            "tcp://host:8786. Start one with 'dask scheduler', or leave --scheduler out."
-        )
-        raise SchedulerError(msg) from error
+        raise _no_answer(scheduler, error) from error
+
+
+def _no_answer(scheduler: str, why: object) -> SchedulerError:
+    msg = (
+        f"No Dask scheduler answers at {scheduler!r} ({why}); expected an address such as "
+        "tcp://host:8786. Start one with 'dask scheduler', or leave --scheduler out."
+    )
+    return SchedulerError(msg)
 
 
 @contextlib.contextmanager

@@ -308,6 +308,24 @@ def test_a_second_build_into_the_same_store_is_refused(make_sources, tmp_path):
     assert not lock_path(out).exists()
 
 
+def test_a_store_may_be_the_folder_one_stands_in_and_must_have_a_name(
+    make_sources, tmp_path, monkeypatch
+):
+    manifest, here = make_sources(1), tmp_path / "here"
+    (here / "below").mkdir(parents=True)
+    monkeypatch.chdir(here / "below")
+    for out in ("", "/"):
+        with pytest.raises(StoreError, match=f"'{out}' cannot be a store: it has no name"):
+            build(manifest, out, workers=0)
+    assert build(manifest, ".", workers=0).stored == 1
+    assert {path.name for path in here.iterdir()} >= {"below", "below.ledger.sqlite"}
+    assert (build_status(".")["stored"], build_status(".")["running"]) == (1, False)
+    shutil.rmtree(here / "below")
+    (here / "below").mkdir()
+    monkeypatch.chdir(here / "below")
+    assert build(manifest, tmp_path / "here/below/../below", workers=0, resume=True).stored == 1
+
+
 def test_a_lock_that_cannot_be_written_is_told_in_a_sentence(make_sources, tmp_path):
     manifest, out = make_sources(1), tmp_path / "ct.zarr"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -188,7 +188,7 @@ def test_workers_of_others_that_declare_nothing_give_what_their_limit_leaves(tmp
 
 def test_a_scheduler_that_does_not_answer_is_told(monkeypatch):
     monkeypatch.setattr(workers, "CONNECT_TIMEOUT_S", 0.2)
-    for address in ("tcp://127.0.0.1:9", "nonsense://x"):
+    for address in ("tcp://127.0.0.1:9", "nonsense://x", "nonsense", "http://127.0.0.1:9"):
         with pytest.raises(SchedulerError, match="No Dask scheduler answers at") as caught:
             list(_run(abs, [1], scheduler=address))
         assert caught.value.exit_code == 4

@@ -300,4 +300,6 @@ def as_path(place: str | Path) -> Path:
     if isinstance(place, RemotePath):
         return place
     text = str(place)
-    return place_of(text) if is_url(text) else Path(text.removeprefix("file://"))
+    # With one slash where a Path was made of it.
+    local = re.sub(r"^file:(//)?(?=/)", "", text)
+    return place_of(text) if is_url(text) else Path(local.removeprefix("file://"))

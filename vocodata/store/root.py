@@ -144,7 +144,7 @@ def store_path(url: str | Path) -> Path:
     """The folder that a path or URL means.
 
     Raises:
-        StoreError: A URL of another kind than `s3://`.
+        StoreError: A URL of another kind than `s3://`, or no folder with a name.
     """
     try:
         path = as_path(url)
@@ -154,7 +154,14 @@ def store_path(url: str | Path) -> Path:
     if isinstance(path, RemotePath) and path.scheme != "s3":
         msg = f"{path} cannot be a store: a web server is read only. Give a folder or an s3:// URL."
         raise StoreError(msg)
-    return path
+    if isinstance(path, RemotePath):
+        return path
+    # Ledger, salt and lock lie beside the store under its name: `.` has none of its own.
+    named = path.resolve() if path.name in {"", ".."} and str(url) else path
+    if not named.name:
+        msg = f"{str(url)!r} cannot be a store: it has no name. Give a folder."
+        raise StoreError(msg)
+    return named
 
 
 def file_sizes(root: Path) -> Callable[[Path], int | None]:

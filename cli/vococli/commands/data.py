@@ -32,7 +32,7 @@ StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Folder of a sto
 @app.command(epilog="Example: voco data build --sources manifest.yaml --out ct.zarr --workers 8")
 def build(
     sources: Annotated[Path, typer.Option(help="Manifest: which scans, and where they lie.")],
-    out: Annotated[Path, typer.Option(help="Folder of the store to write.")],
+    out: Annotated[str, typer.Option(metavar="STORE", help="Folder of the store to write.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a build.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what lies at --out.")

@@ -39,6 +39,8 @@ def test_how_a_server_is_reached_goes_with_every_path_made_of_it_and_is_not_show
 
 def test_a_url_that_went_through_a_path_is_one_still():
     assert str(as_path(Path("s3://bucket/ct.zarr"))) == "s3://bucket/ct.zarr"
+    # As typer hands it on.
+    assert as_path(Path("file:///data/a")) == Path("/data/a")
     assert as_path("file:///data/a") == as_path(Path("/data/a")) == Path("/data/a")
     assert not is_url("a:b/c")
 
