@@ -67,7 +67,8 @@ def read_exclusion_list(path: Path) -> ExclusionList:
         ManifestError: As `read_exclusions`.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Windows puts a mark before a text, which would become part of the first id.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         msg = f"List of scans to exclude, {path}, cannot be read ({error}). Correct the path."
         raise ManifestError(msg) from error

@@ -10,9 +10,8 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -25,6 +24,7 @@ from pydantic import (
 
 from vocodata.errors import ManifestError
 from vocodata.expectations import KEYS_AND_VALUES, expected, shown
+from vocodata.plain_yaml import read_plain_yaml
 from vocodata.presets import load_presets, unknown_preset
 from vocodata.quality import CHECKS, Policy
 from vocodata.remote.path import RemotePath, as_path
@@ -160,7 +160,7 @@ def load_manifest(path: str | Path) -> Manifest:
         ManifestError: Everything that is wrong, one fault a line, each with its key.
     """
     path = Path(path)
-    document = _document(path)
+    document = read_plain_yaml(path)
     faults: list[str] = []
     manifest: Manifest | None = None
     try:
@@ -179,35 +179,6 @@ def load_manifest(path: str | Path) -> Manifest:
     if manifest.exclude is not None:
         update["exclude"] = base / manifest.exclude.expanduser()
     return manifest.model_copy(update=update)
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 (PyYAML's signature)
-        seen: set[str] = set()
-        for key in (str(key_node.value) for key_node, _ in node.value):
-            if key in seen:
-                problem = f"key {key!r} is given twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _document(path: Path) -> object:
-    try:
-        text = path.read_text(encoding="utf-8")
-        document: object = yaml.load(text, Loader=_Loader)  # noqa: S506 (a safe loader)
-    except FileNotFoundError as error:
-        msg = f"Manifest {path} is not there. Correct the path, or write one."
-        raise ManifestError(msg) from error
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"Manifest {path} cannot be read as text ({error})."
-        raise ManifestError(msg) from error
-    except yaml.YAMLError as error:
-        msg = f"{path} is not plain YAML: {error}"
-        raise ManifestError(msg) from error
-    return document
 
 
 def _anchored(source: Source, base: Path) -> Source:

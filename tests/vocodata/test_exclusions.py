@@ -48,3 +48,8 @@ def test_a_build_leaves_out_what_is_listed_and_accounts_for_it(make_sources, tmp
     (tmp_path / "leaks.txt").write_text("btcv/case2\n")
     report = build(manifest, tmp_path / "ct.zarr", workers=0, resume=True)
     assert open_store(report.store).ids() == ["btcv/case0", "btcv/case1"]
+
+
+def test_a_list_with_the_mark_of_windows_leaves_out_its_first_scan_too(tmp_path):
+    (tmp_path / "list.txt").write_text("a/1\r\nb/2\r\n", encoding="utf-8-sig")
+    assert read_exclusions(tmp_path / "list.txt") == {"a/1", "b/2"}

@@ -166,6 +166,8 @@ def test_a_tag_that_would_run_code_does_not_run(tmp_path):
         ("version: 2\nsources: []", "version is 2; expected 1"),
         ("version: 1\nsources: []", "sources is []; expected a list of at least 1"),
         ("version: 1\n[a]: b\nsources: []", "is not plain YAML"),
+        ("version: 1\nsources: &x [*x]", "is not plain YAML: Circular reference"),
+        ("[" * 3000, "is not plain YAML: maximum recursion"),
     ],
 )
 def test_what_is_no_manifest_is_refused(tmp_path, text, match):
