@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vocodata.store import packing, shard
-from vocodata.store.blosc_chunk import COPIED, HEADER_BYTES, WORTH, ZSTD_FORMAT
+from vocodata.store.blosc_chunk import COPIED, HEADER_BYTES, WORTHWHILE_SHARE, ZSTD_FORMAT
 from vocodata.store.shard import ABSENT, IMAGE_FILL_HU, chunk_grid, codec_named, encode_shard
 
 pytestmark = pytest.mark.skipif(not packing.CAN_PACK, reason="needs c-blosc2's zstd and a CRC-32C")
@@ -42,13 +42,29 @@ def both(data_ZYX, monkeypatch, fill=IMAGE_FILL_HU):
         lambda data: np.asfortranarray(data),
         lambda data: np.repeat(data, 2, axis=2)[:, :, ::2],
         lambda data: data.view(np.uint16),
+        lambda data: np.frombuffer(data.tobytes(), data.dtype).reshape(data.shape),
+        lambda data: data.astype(">i2"),
     ],
-    ids=["plain", "mirrored x", "mirrored z y", "turned", "every second", "unsigned"],
+    ids=[
+        *("plain", "mirrored x", "mirrored z y", "turned", "every second", "unsigned"),
+        *("read only", "big-endian"),
+    ],
 )
 def test_same_bytes_as_the_plain_writer(make, shape_ZYX, view, monkeypatch):
     data = view(make(shape_ZYX))
     compiled, plain = both(data, monkeypatch, fill=0 if data.dtype == np.uint16 else -1024)
     assert compiled == plain
+    as_native = data.astype(data.dtype.newbyteorder("="))
+    assert compiled == encode_shard(
+        as_native, fill=0 if data.dtype == np.uint16 else -1024, codec=ZSTD
+    )
+
+
+@pytest.mark.parametrize("shape_ZYX", [(0, 5, 5), (5, 0, 5), (5, 5, 0)])
+def test_no_voxels_are_an_empty_index(shape_ZYX, monkeypatch):
+    compiled, plain = both(np.zeros(shape_ZYX, np.int16), monkeypatch)
+    assert compiled == plain
+    assert len(compiled) == 4
 
 
 def test_chunks_of_nothing_but_fill_are_left_out(monkeypatch):
@@ -82,4 +98,4 @@ def test_noise_is_copied_and_what_hardly_shrinks_is_left_as_it_is():
     assert first == 2**14
     squeezed = encode_shard(low // 2, fill=IMAGE_FILL_HU, codec=ZSTD)
     first = int.from_bytes(squeezed[HEADER_BYTES + 8 : HEADER_BYTES + 12], "little")
-    assert 0.8 * 2**14 < first < WORTH * 2**14
+    assert 0.8 * 2**14 < first < WORTHWHILE_SHARE * 2**14

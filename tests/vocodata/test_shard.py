@@ -361,3 +361,27 @@ def test_the_first_read_of_a_new_process_comes_from_the_cache(tmp_path):
         timeout=60,
     )
     assert json.loads(done.stdout) == 1
+
+
+@pytest.mark.parametrize("name", [b"zlib", b"blosclz"])
+def test_a_refused_head_does_not_spoil_chunks_that_are_read_after_it(tmp_path, name):
+    """What c-blosc2's context remembered of it, bits lying in planes, stayed on."""
+    chunk = np.random.default_rng(0).normal(0, 30, (32, 32, 32)).astype(np.int16)
+    sound = bytes(numcodecs.blosc.compress(chunk, name, 5, numcodecs.blosc.SHUFFLE, 0))
+    damaged = bytearray(sound)
+    damaged[2] |= 0x05
+    readers = [_reader_of_chunk(tmp_path / str(n), data) for n, data in enumerate((damaged, sound))]
+    with pytest.raises(StoreError, match="cannot be decompressed"):
+        readers[0].read(Size(0, 0, 0), Size(32, 32, 32), check_crc=False)
+    box = readers[1].read(Size(0, 0, 0), Size(32, 32, 32), check_crc=False)
+    assert np.array_equal(box.transpose(2, 1, 0), chunk)
+
+
+def _reader_of_chunk(path, chunk):
+    """Of a shard that is one chunk."""
+    crc = google_crc32c.value(bytes(chunk)).to_bytes(4, "little")
+    index = np.array([(0, len(chunk) + 4)], "<u8").tobytes()
+    path.write_bytes(bytes(chunk) + crc + index + google_crc32c.value(index).to_bytes(4, "little"))
+    return ShardReader(
+        path, shape_XYZ=Size(32, 32, 32), dtype=np.dtype("<i2"), fill=-1024, name="made/one"
+    )

@@ -23,7 +23,7 @@ from vocodata.store.blosc_chunk import (
     HEADER_BYTES,
     SHUFFLED,
     VERSION,
-    WORTH,
+    WORTHWHILE_SHARE,
     ZSTD_FORMAT,
     zstd_contexts,
 )
@@ -56,18 +56,18 @@ def packed(data_ZYX: NDArray[Any], fill: int, index_C2: NDArray[np.uint64]) -> l
         fill: Value of voxels outside the array and of chunks that are left out.
         index_C2: Filled with first byte and bytes of each chunk that is there.
     """
-    low, high = zstd_contexts()
+    contexts = zstd_contexts()
     chunk = np.empty((_SIDE,) * 3, np.uint16)
     planes = np.empty((BLOCKS, 2, _SIDE**3 // BLOCKS), np.uint8)
     # A row of chunks at a time: room for a whole shard that does not shrink would be a scan's.
     rows_ZY = [-(-side // _SIDE) for side in data_ZYX.shape[:2]]
-    index_RC2 = index_C2.reshape(rows_ZY[0] * rows_ZY[1], -1, 2)
+    index_RC2 = index_C2.reshape(rows_ZY[0] * rows_ZY[1], -(-data_ZYX.shape[2] // _SIDE), 2)
     out = np.empty(index_RC2.shape[1] * _MOST_BYTES, np.uint8)
     parts: list[bytes] = []
     before = 0
     for (z, y), index in zip(np.ndindex(*rows_ZY), index_RC2, strict=True):
         row_ZYX = data_ZYX[z * _SIDE : (z + 1) * _SIDE, y * _SIDE : (y + 1) * _SIDE].view("<u2")
-        end = _pack(row_ZYX, fill & 0xFFFF, low, high, before, chunk, planes, index, out)
+        end = _pack(row_ZYX, int(fill) & 0xFFFF, contexts, before, chunk, planes, index, out)
         parts.append(out[:end].tobytes())
         before += end
     return parts
@@ -77,8 +77,7 @@ def packed(data_ZYX: NDArray[Any], fill: int, index_C2: NDArray[np.uint64]) -> l
 def _pack(
     row_ZYX: NDArray[np.uint16],
     fill: int,
-    low: int,
-    high: int,
+    contexts: tuple[int, int],
     before: int,
     chunk_ZYX: NDArray[np.uint16],
     planes_BPV: NDArray[np.uint8],
@@ -87,14 +86,15 @@ def _pack(
 ) -> int:
     """Fill `out` with a row of chunks along x, return its end.
 
-    `before` are the shard's bytes so far; `chunk_ZYX` and `planes_BPV` are room to work in.
+    `contexts` are zstd's for low and for high bytes, `before` the shard's bytes so far;
+    `chunk_ZYX` and `planes_BPV` are room to work in.
     """
     end = 0
     for number in range(len(index_C2)):
         part_ZYX = row_ZYX[:, :, number * _SIDE : (number + 1) * _SIDE]
         if not _is_all(part_ZYX, fill):
             _part(part_ZYX, fill, chunk_ZYX, planes_BPV)
-            size = _pack_chunk(planes_BPV, low, high, out[end:])
+            size = _pack_chunk(planes_BPV, contexts, out[end:])
             index_C2[number, 0], index_C2[number, 1] = before + end, size
             end += size
     return end
@@ -127,13 +127,15 @@ def _part(
 
 
 @compiled
-def _pack_chunk(planes_BPV: NDArray[np.uint8], low: int, high: int, out: NDArray[np.uint8]) -> int:
+def _pack_chunk(
+    planes_BPV: NDArray[np.uint8], contexts: tuple[int, int], out: NDArray[np.uint8]
+) -> int:
     """One chunk with its checksum at the start of `out`; its bytes."""
     flags, end = ZSTD_FORMAT << FORMAT_SHIFT | SHUFFLED, HEADER_BYTES + 4 * BLOCKS
     for block in range(BLOCKS):
         _put(out, HEADER_BYTES + 4 * block, end)
-        end = _put_stream(planes_BPV[block, 0], low, out, end)
-        end = _put_stream(planes_BPV[block, 1], high, out, end)
+        end = _put_stream(planes_BPV[block, 0], contexts[0], out, end)
+        end = _put_stream(planes_BPV[block, 1], contexts[1], out, end)
     if end > HEADER_BYTES + _CHUNK_BYTES:
         flags, end = COPIED, HEADER_BYTES + _CHUNK_BYTES
         for block in range(BLOCKS):
@@ -155,7 +157,7 @@ def _put_stream(plane: NDArray[np.uint8], context: int, out: NDArray[np.uint8], 
     into, most = out.ctypes.data + at + 4, np.uint64(plane.size)
     got: int = _compress(np.uint64(context), into, most, plane.ctypes.data, most)
     # Too little room is a fault to zstd, and faults are sizes beyond any room.
-    if got < WORTH * plane.size:
+    if got < WORTHWHILE_SHARE * plane.size:
         _put(out, at, got)
         return at + 4 + int(got)
     out[at + 4 : at + 4 + plane.size] = plane

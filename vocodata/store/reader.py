@@ -151,6 +151,8 @@ class ShardReader:
             check_crc and native.HAS_CRC32C,
         )
         if fault != OK:
+            # c-blosc2's context remembers parts of a head that it refused.
+            scratch.context = native.DecodeContext()
             z, y, x = np.unravel_index(chunk, self.index.offset_CCC.shape)
             detail = f"chunk (z {z}, y {y}, x {x}): the shard {_FAULTS[fault]}"
             raise self._fault(detail)

@@ -112,6 +112,7 @@ def encode_shard(data_ZYX: NDArray[Any], *, fill: int, codec: Codec) -> bytes:
         fill: Value of voxels outside the array and of chunks that are left out.
         codec: How to compress a chunk.
     """
+    data_ZYX = data_ZYX.astype(data_ZYX.dtype.newbyteorder("<"), copy=False)
     grid = chunk_grid(data_ZYX.shape)
     index = np.full((grid.z * grid.y * grid.x, 2), ABSENT, dtype="<u8")
     if CAN_PACK and codec.name == "zstd" and data_ZYX.itemsize == 2:

@@ -1,8 +1,10 @@
 """Shifted-window attention on a processor: boxes, in chunks that stay in the cache.
 
-No padding, no roll, no mask, no scores in memory. Boxes (see boxes.py) are gathered part by part,
-chunks of a part pass through scores, softmax and product one head at a time, and the backward
-pass computes the weights again. The pads of a box are one more key, the sink:
+No padding, no roll, no mask, no scores in memory. Boxes (see boxes.py) are gathered part by part
+and go through torch's fused attention, the bias as its mask. Where that is slow, and backward, for
+which it has no gradient of a mask, chunks of a part pass through scores, softmax and product one
+head at a time; the backward pass computes the weights again. The pads of a box are one more key,
+the sink:
 
     logit of the sink of query i = q_i . k_pad / sqrt(d) + log sum_p exp T[i - p],   value v_pad
 
@@ -19,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from vocokernels.precision import compute_dtype
 from vocokernels.window_attention.boxes import BoxClass, Triple, as_triple, box_classes
@@ -31,6 +32,11 @@ CHUNK_SCORES = 2**18
 
 # torch.softmax leaves rows shorter than a vector register to scalar code, five times slower
 SHORT_ROW = 16
+
+# torch's fused attention is slower than products and a softmax for fewer tokens of a box, narrower
+# heads, and in float64
+FUSED_TOKENS, FUSED_WIDTH = 32, 8
+HAS_FUSED = hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
 
 # scores of all boxes and one head: less is done before another thread has woken
 WORTH_SHARING = 2**15
@@ -139,9 +145,39 @@ def _shares(qkv: Tensor, window: Sequence[int], shift: Sequence[int]) -> list[Sh
 def _part_out(rows_NmW: Tensor, bias_Hnm: Tensor) -> Tensor:
     """Attention of a part, (N, n, C)."""
     heads, n, _ = bias_Hnm.shape
+    width = rows_NmW.shape[2] // (3 * heads)
+    is_worth_it = n >= FUSED_TOKENS and width >= FUSED_WIDTH and rows_NmW.dtype == torch.float32
+    return (_fused if is_worth_it and HAS_FUSED else _in_steps)(rows_NmW, bias_Hnm)
+
+
+def _fused(rows_NmW: Tensor, bias_Hnm: Tensor) -> Tensor:
+    """By torch's operator for processors.
+
+    Not by `scaled_dot_product_attention` itself: which operator that takes is a setting of the
+    process, and some choices have none for a processor.
+    """
+    heads, n, _ = bias_Hnm.shape
     q, k, v = torch.unflatten(rows_NmW, 2, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-    out_NHnd = functional.scaled_dot_product_attention(q[:, :, :n], k, v, attn_mask=bias_Hnm[None])
-    return out_NHnd.transpose(1, 2).flatten(2)
+    out_NHnd, lse_NHn = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        q[:, :, :n], k, v, attn_mask=bias_Hnm[None]
+    )
+    # Where all logits of a query are -inf, the operator says 0 for it and for its log-sum-exp. A
+    # softmax says NaN, and half precision that has overflown must be seen.
+    if not (lse_NHn.isfinite() & (lse_NHn != 0)).all():
+        return _in_steps(rows_NmW, bias_Hnm)
+    out: Tensor = out_NHnd.transpose(1, 2).flatten(2)
+    return out
+
+
+def _in_steps(rows_NmW: Tensor, bias_Hnm: Tensor) -> Tensor:
+    """By products and a softmax, in chunks."""
+    q, k, v = _by_head(rows_NmW, 3, bias_Hnm)
+    out_HNdn = torch.empty_like(q)
+    for here in _chunks(q, bias_Hnm):
+        weights = _weights(_take(q, here), _take(k, here), bias_Hnm[here[0]])
+        # products that end in d columns crawl where d is small; transposed they do not
+        torch.bmm(_take(v, here), weights.mT, out=_take(out_HNdn, here))
+    return out_HNdn.permute(1, 3, 0, 2).flatten(2)
 
 
 def _part_gradients(

@@ -71,7 +71,8 @@ def rows_of(
 ) -> Tensor:
     """As `gather`, to be read only: a view where a box is the whole map and has no sink."""
     is_whole = kind.count == (1, 1, 1) and kind.real == map_BXYZW.shape[1:4]
-    if is_whole and sink_W is None and map_BXYZW.dtype == dtype:
+    is_usable = map_BXYZW.dtype == dtype and map_BXYZW.stride(4) == 1
+    if is_whole and is_usable and sink_W is None:
         return map_BXYZW[part.maps].flatten(1, 3)
     return gather(map_BXYZW, kind, part, dtype=dtype, sink_W=sink_W)
 
