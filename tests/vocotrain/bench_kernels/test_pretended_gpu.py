@@ -61,6 +61,9 @@ def test_everything_is_checked_and_timed_with_its_memory(folder):
         ("memory", "forward"),
     }
     assert all(row["y_value_50"] > 0 for row in rows)
+    # half precision leaves its mark
+    differences = [json.loads(row["extra_benchmark_config_str"])["difference"] for row in attention]
+    assert 1e-3 < min(differences) <= max(differences) < 5e-2
 
 
 def test_the_document_names_the_gpu_and_its_arithmetic(folder):
