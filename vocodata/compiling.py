@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import re
@@ -28,17 +29,29 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     upgrade that changes a constant or a called function elsewhere, it would go on with the old
     machine code, which nothing would tell.
 
-    Where nothing can be kept (a read-only container without a home, a numba whose cache we do not
-    know), every process compiles anew: seconds lost, where numba would refuse to start.
+    Where nothing can be kept (a read-only container without a home, a full disk, a numba whose
+    cache we do not know), every process compiles anew: seconds lost, where numba would refuse to
+    start, or to go on.
     """
     try:
         kept: Any = njit(cache=True, nogil=True, boundscheck=False)(function)
         file = kept._cache._cache_file
         file._source_stamp = (file._source_stamp, _digest(function.__module__))
+        kept._cache.save_overload = _if_there_is_room(kept._cache.save_overload)
     except (RuntimeError, AttributeError, OSError):
         kept = njit(nogil=True, boundscheck=False)(function)
     result: Callable[P, R] = kept
     return result
+
+
+def _if_there_is_room(save: Callable[P, None]) -> Callable[P, None]:
+    """Keep nothing on a full disk: what was compiled is at hand, and the caller's data is not."""
+
+    def saved(*args: P.args, **kwargs: P.kwargs) -> None:
+        with contextlib.suppress(OSError):
+            save(*args, **kwargs)
+
+    return saved
 
 
 @functools.cache

@@ -10,6 +10,7 @@ Shape letters: X Y Z voxels in RAS.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 from dataclasses import dataclass
 from dataclasses import field as with_default
@@ -20,6 +21,7 @@ import numpy as np
 from vocodata.archives import unpacked
 from vocodata.census import take_census
 from vocodata.errors import (
+    DiskFullError,
     GeometryError,
     StoreError,
     UnreadableScanError,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from vocodata.presets import Preset
 
 BODY_ABOVE_HU = -500
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _INT16 = np.iinfo(np.int16)
 
 
@@ -129,6 +132,7 @@ def process_scan(
     Raises:
         VocoDataError: Anything that keeps the scan out, its `code` the reason, its sentence
             starting with the scan's id.
+        DiskFullError: No room for what is written beside it; no fault of the scan.
     """
     try:
         with unpacked(scan, scratch=scratch) as files:
@@ -141,6 +145,10 @@ def process_scan(
         msg = f"{scan.id}: {error.filename} is not there any more."
         raise UnreadableScanError(msg, code="file_missing") from error
     except OSError as error:
+        if error.errno in _FULL:
+            # No fault of the scan: something beside it is written, such as what is unpacked.
+            msg = f"No room to process {scan.id}: {error.strerror}. Make room, and resume."
+            raise DiskFullError(msg) from error
         msg = f"{scan.id}: {scan.image} cannot be read ({error.strerror or error})."
         raise UnreadableScanError(msg, code="unreadable") from error
 

@@ -43,6 +43,16 @@ def test_a_function_is_compiled_where_nothing_can_be_written(tmp_path):
     assert not list(tmp_path.rglob("*.nbi"))
 
 
+def test_a_function_is_compiled_and_called_where_the_disk_is_full(tmp_path):
+    (tmp_path / "doubling.py").write_text(MODULE)
+    # No file may grow beyond a byte, as on a full disk; the kernel refuses the write.
+    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))\n"
+    subprocess.run(
+        [sys.executable, "-B", "-c", full + SCRIPT, str(tmp_path), "42"], check=True, timeout=60
+    )
+    assert not list(tmp_path.rglob("*.nbi"))
+
+
 def test_a_change_in_a_module_that_is_imported_is_not_answered_from_the_cache(tmp_path):
     """numba looks at the function's own file: it went on with constants of before an upgrade."""
     package = tmp_path / "doubling"

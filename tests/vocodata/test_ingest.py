@@ -8,7 +8,7 @@ import pytest
 from tests.strategies import ORIENTATIONS, affine_of
 from tests.vocodata.dicom_series import write_series
 from vocodata.discover import Scan
-from vocodata.errors import VocoDataError
+from vocodata.errors import DiskFullError, VocoDataError
 from vocodata.geometry import Size, Spacing, Volume, shear_degrees
 from vocodata.ingest import process_scan, scan_stats
 from vocodata.presets import Preset
@@ -259,6 +259,13 @@ def test_a_fault_of_the_file_system_is_a_reason_too(tmp_path, monkeypatch):
 
     monkeypatch.setattr("vocodata.ingest.read_header", fail)
     refused(one, "Input/output error", "unreadable")
+
+    def fill(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vocodata.ingest.read_header", fill)
+    with pytest.raises(DiskFullError, match="No room to process a/ct: No space left"):
+        process_scan(one, PRESET)
 
     def vanish(*_, **__):
         raise FileNotFoundError(2, "No such file", str(one.image))
