@@ -4,6 +4,9 @@ import os
 
 DEVICE_SWITCH = "VOCO_CHECK_DEVICE"
 
+# a GPU's powers, roots and divisions are approximate, a few units of the last place each
+FLOAT32 = 1e-5 if DEVICE_SWITCH in os.environ else 2e-6
+
 # of torch itself, where the first product of a process is one of a backward pass
 WORDS = ("-W", "ignore:Attempting to run cuBLAS:UserWarning")
 

@@ -24,7 +24,7 @@ class Peer:
     """Why it cannot run."""
     has_backward: bool = True
     may_fail: bool = False
-    """Whether an error that torch raises leaves this one out instead of ending the run."""
+    """Whether an error is torch's own affair; else it counts as a wrong result."""
 
 
 @dataclass(frozen=True)

@@ -189,10 +189,9 @@ def _check(peer: Peer, job: Job, truth: list[Tensor], device: torch.device) -> C
     except torch.OutOfMemoryError:
         return _absence(job, peer, "out of memory")
     except FOREIGN_ERRORS as error:
-        if not peer.may_fail:
-            raise
         first_line = str(error).partition("\n")[0][:120]
-        return _absence(job, peer, f"{type(error).__name__}: {first_line}")
+        reason = f"{type(error).__name__}: {first_line}"
+        return _absence(job, peer, reason, is_wrong=not peer.may_fail)
     reason = (
         f"differs from {job.peers[0].name} by {difference:.1e} of its norm; expected at most "
         f"{TOLERANCE[job.dtype]:.0e}"

@@ -154,11 +154,13 @@ def test_a_truth_that_fits_no_memory_leaves_all_out_with_the_remedy():
     assert all("take fewer maps (--maps)" in one.reason for one in absent)
 
 
-def test_an_error_of_ours_ends_the_run():
+def test_an_error_of_ours_is_wrong_and_the_others_keep_their_numbers():
     job, x = toy_job()
     peers = [*job.peers, Peer("ours", lambda: fail(RuntimeError))]
-    with pytest.raises(RuntimeError, match="no room"):
-        run_toy(Job("toy", "toy 10", peers, [x]))
+    rows, (wrong,) = run_toy(Job("toy", "toy 10", peers, [x]))
+    assert (wrong.kernel_provider, wrong.reason) == ("ours", "RuntimeError: no room")
+    assert wrong.is_wrong
+    assert {row.kernel_provider for row in rows} == {peer.name for peer in job.peers}
 
 
 def test_shares_are_of_what_the_device_can_do():
