@@ -31,8 +31,11 @@ def salt_of(ledger: Path, file: str | Path | None, *, resume: bool) -> Salt:
     return take_salt(ledger, file=None if file is None else Path(file), known=known)
 
 
-def prepare(root: Path, *, resume: bool, overwrite: bool) -> bool:
-    """Make the folder ready to be written; whether it starts empty."""
+def prepare(root: Path, ledger: Path, *, resume: bool, overwrite: bool) -> bool:
+    """Make the folder ready to be written; whether it starts empty.
+
+    A store whose own document is lost or damaged is known by its ledger.
+    """
     sweep(root)
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         make_folder(root)
@@ -41,6 +44,9 @@ def prepare(root: Path, *, resume: bool, overwrite: bool) -> bool:
     try:
         attributes = read_attributes(root)
     except StoreError as error:
+        if (resume or overwrite) and _belongs_to(ledger, root):
+            claim(root)
+            return prepare(root, ledger, resume=resume, overwrite=overwrite)
         msg = (
             f"{root} is there and is not a store of this toolkit; expected a new or empty folder. "
             "Give another --out."
@@ -64,6 +70,13 @@ def prepare(root: Path, *, resume: bool, overwrite: bool) -> bool:
         )
         raise StoreError(msg)
     return False
+
+
+def _belongs_to(ledger: Path, root: Path) -> bool:
+    if not ledger.exists():
+        return False
+    with Ledger(ledger, read_only=True) as book:
+        return book.note("store") == str(root.resolve())
 
 
 def own_ledger(book: Ledger, root: Path, *, is_default: bool) -> None:

@@ -107,7 +107,7 @@ def build(
         msg = "Both resume and overwrite are given; expected one of them."
         raise StoreError(msg)
     with build_lock(root, path) as lock:
-        is_fresh = prepare(root, resume=resume, overwrite=overwrite)
+        is_fresh = prepare(root, path, resume=resume, overwrite=overwrite)
         salt.keep()
         with Ledger(path) as book:
             own_ledger(book, root, is_default=ledger is None)

@@ -326,6 +326,25 @@ def test_a_store_may_be_the_folder_one_stands_in_and_must_have_a_name(
     assert build(manifest, tmp_path / "here/below/../below", workers=0, resume=True).stored == 1
 
 
+@pytest.mark.parametrize("document", [None, "{", "[]", '{"attributes": {}}'])
+def test_a_store_that_lost_its_document_is_known_by_its_ledger(make_sources, tmp_path, document):
+    manifest = make_sources(2)
+    report = build(manifest, tmp_path / "ct.zarr", workers=0)
+    root = report.store / "zarr.json"
+    root.unlink() if document is None else root.write_text(document)
+    with pytest.raises(StoreExistsError, match="is not a store of this toolkit"):
+        build(manifest, report.store, workers=0)
+    again = _resumed(manifest, report.store)
+    assert (again.skipped_done, again.digest) == (2, report.digest)
+    assert verify(report.store).ok
+    root.unlink()
+    assert build(manifest, report.store, workers=0, overwrite=True).digest == report.digest
+    root.unlink()
+    (tmp_path / "ct.zarr.ledger.sqlite").unlink()
+    with pytest.raises(StoreExistsError, match="is not a store of this toolkit"):
+        _resumed(manifest, report.store)
+
+
 def test_a_lock_that_cannot_be_written_is_told_in_a_sentence(make_sources, tmp_path):
     manifest, out = make_sources(1), tmp_path / "ct.zarr"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
