@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from vocodata.geometry import Size
 from vocotrain.errors import ConfigError
 from vocotrain.fields import FieldSettings
-from vocotrain.settings import Settings, closest, merged, read_tree, validated
+from vocotrain.settings import Settings, closest, merged, read_tree, recipe_text, validated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -270,11 +270,7 @@ def config_yaml(config: Settings) -> str:
 def _read_recipe(recipe: str | Path) -> tuple[str, str]:
     path = Path(recipe)
     if path.suffix in {".yaml", ".yml"}:
-        try:
-            return path.read_text(encoding="utf-8"), str(path)
-        except OSError as error:
-            msg = f"Recipe file {path} cannot be read: {error.strerror}. Check the path."
-            raise ConfigError(msg) from error
+        return recipe_text(path), str(path)
     names = recipe_names()
     if str(recipe) not in names:
         msg = (

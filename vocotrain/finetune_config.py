@@ -23,7 +23,7 @@ from vocotrain.config import (  # noqa: TC001 (pydantic reads them at run time)
 )
 from vocotrain.errors import ConfigError
 from vocotrain.segmentation_data import CropSettings
-from vocotrain.settings import Settings, merged, read_tree, validated
+from vocotrain.settings import Settings, merged, read_tree, recipe_text, validated
 from vocotrain.tasks import Task, changed, load_tasks, task
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def load_finetune_config(
         ConfigError: Every fault at once, with its key.
     """
     where = "the command line" if recipe is None else str(recipe)
-    tree = {} if recipe is None else read_tree(_text_of(Path(recipe)), where)
+    tree = {} if recipe is None else read_tree(recipe_text(Path(recipe)), where)
     flags = {
         "task.name": f"--task NAME ({', '.join(load_tasks())})",
         "data.store": "--data STORE",
@@ -286,11 +286,3 @@ def check_roi(row: Task, size: ModelSize) -> None:
             f"Set task.roi_vox={better} or choose another size."
         )
         raise ConfigError(msg)
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        msg = f"Recipe file {path} cannot be read: {error.strerror}. Check the path."
-        raise ConfigError(msg) from error

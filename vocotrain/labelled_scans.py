@@ -128,7 +128,8 @@ def label_classes(label_names: Mapping[int, str], classes: Sequence[str]) -> NDA
         classes: Class names in order, background first.
 
     Returns:
-        (largest value + 1,) uint8; values without a class of the task are 0, background.
+        (largest value + 1,) uint8; several values of one name are one class, values without a
+        class of the task are 0, background.
 
     Raises:
         LabelsError: A class that no value is named after.
@@ -136,14 +137,15 @@ def label_classes(label_names: Mapping[int, str], classes: Sequence[str]) -> NDA
     >>> label_classes({1: "spleen", 5: "Liver"}, ["background", "liver", "spleen"]).tolist()
     [0, 2, 0, 0, 0, 1]
     """
-    value_of = {class_key(name): value for value, name in label_names.items()}
-    missing = [name for name in classes[1:] if class_key(name) not in value_of]
+    class_of = {class_key(name): index for index, name in enumerate(classes) if index > 0}
+    named = {class_key(name) for name in label_names.values()}
+    missing = [name for name in classes[1:] if class_key(name) not in named]
     if missing:
         msg = f"its labels do not name {', '.join(missing)}"
         raise LabelsError(msg)
     table = np.zeros(max(label_names) + 1, np.uint8)
-    for index, name in enumerate(classes[1:], start=1):
-        table[value_of[class_key(name)]] = index
+    for value, name in label_names.items():
+        table[value] = class_of.get(class_key(name), 0)
     return table
 
 

@@ -19,6 +19,7 @@ from vocotrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from pydantic_core import ErrorDetails
 
@@ -65,6 +66,22 @@ _Loader.add_implicit_resolver(
 )
 
 
+def recipe_text(path: Path) -> str:
+    """What a recipe's file holds.
+
+    Raises:
+        ConfigError: It cannot be read, or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        msg = f"Recipe file {path} cannot be read: {error.strerror}. Check the path."
+        raise ConfigError(msg) from error
+    except UnicodeDecodeError as error:
+        msg = f"Recipe file {path} is no text in UTF-8 ({error.reason}). Give a YAML file."
+        raise ConfigError(msg) from error
+
+
 def read_tree(text: str, where: str) -> Tree:
     """Read a YAML mapping.
 
@@ -76,8 +93,8 @@ def read_tree(text: str, where: str) -> Tree:
         ConfigError: Not YAML, not a mapping, or a key is there twice.
     """
     try:
-        tree = yaml.load(text, _Loader)  # noqa: S506 (a subclass of SafeLoader)
-    except yaml.YAMLError as error:
+        tree = _plain(text)
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
         msg = f"{where} is not readable YAML: {' '.join(str(error).split())}"
         raise ConfigError(msg) from error
     if not isinstance(tree, dict):
@@ -107,9 +124,9 @@ def merged(tree: Mapping[str, Any], values: Mapping[str, Any], sets: Iterable[st
             faults.append(f"--set {word!r}: expected key=value, such as train.steps=100.")
             continue
         try:
-            value = yaml.load(text, _Loader)  # noqa: S506 (a subclass of SafeLoader)
-        except yaml.YAMLError:
-            faults.append(f"--set {word!r}: the value is not YAML; put it in quotes.")
+            value = _plain(text)
+        except (yaml.YAMLError, RecursionError, ValueError, TypeError):
+            faults.append(f"--set {word!r}: the value is not plain YAML; put it in quotes.")
             continue
         _put(result, key.strip(), value, faults)
     _refuse(faults, "the command line")
@@ -167,6 +184,20 @@ def closest(word: str, known: Sequence[str]) -> str:
         short = difflib.get_close_matches(word.rsplit(".", 1)[-1], list(last), n=1, cutoff=0.6)
         found = [last[name] for name in short]
     return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def _plain(text: str) -> Any:  # noqa: ANN401 (whatever the YAML holds)
+    """Values that JSON has too: an anchor may stand within what it names, a tag may ask for bytes.
+
+    Raises:
+        YAMLError: Not YAML.
+        RecursionError: Nested too deep.
+        ValueError: It holds itself.
+        TypeError: It has a value or a key that JSON has not.
+    """
+    value = yaml.load(text, _Loader)  # noqa: S506 (a subclass of SafeLoader)
+    json.dumps(value)
+    return value
 
 
 def _put(tree: Tree, key: str, value: object, faults: list[str]) -> None:

@@ -153,13 +153,13 @@ def task(name: str) -> Task:
     """The task of that name.
 
     Raises:
-        ConfigError: No such row; the message names the nearest one.
+        ConfigError: No such row; the message lists all, and the nearest one.
     """
     tasks = load_tasks()
     if name not in tasks:
         near = difflib.get_close_matches(name, tasks, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(tasks)}."
-        msg = f"Task '{name}' is not in tasks.yaml; {hint}"
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        msg = f"Task '{name}' is not in tasks.yaml; expected one of {', '.join(tasks)}.{hint}"
         raise ConfigError(msg)
     return tasks[name]
 

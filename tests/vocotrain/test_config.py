@@ -146,7 +146,10 @@ def test_not_a_number_is_refused():
         ("train.steps", "expected key=value"),
         ("=3", "expected key=value"),
         ("train..steps=3", "expected key=value"),
-        ("train.steps=[", "not YAML"),
+        ("train.steps=[", "not plain YAML"),
+        ("train=&a [*a]", "not plain YAML"),
+        ("data.holdout=!!binary aGVsbG8=", "not plain YAML"),
+        ("data.holdout=!!set {a, b}", "not plain YAML"),
         ("train.steps.more=1", "'steps' is a value, not a group"),
     ],
 )
@@ -172,11 +175,15 @@ def test_a_recipe_file_that_is_not_there_is_refused(tmp_path):
         ("a: [\n", "not readable YAML"),
         ("train:\n  steps: 1\n  steps: 2\n", "'steps' is there twice"),
         ("a: !!python/object/apply:os.system [ls]\n", "not readable YAML"),
+        ("a: &a\n  b: *a\n", "not readable YAML"),
+        ("a: !!binary aGVsbG8=\n", "not readable YAML"),
+        ("a: " + "[" * 2000 + "]" * 2000 + "\n", "not readable YAML"),
+        (b"\xac\xed", "mine.yaml is no text in UTF-8"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, told):
     path = tmp_path / "mine.yaml"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError, match=re.escape(told)):
         load_config(path, GIVEN)
 

@@ -24,6 +24,12 @@ def test_labels_are_matched_by_name_not_by_value():
     assert to_classes(labels, table).tolist() == [[[0, 1, 2, 0, 0]]]
 
 
+def test_several_values_of_one_name_are_one_class():
+    """Both kidneys may be called kidney: none of them may turn into background."""
+    table = label_classes({1: "kidney", 2: "Kidney", 3: "liver"}, ["background", "kidney"])
+    assert table.tolist() == [0, 1, 1, 0]
+
+
 def test_every_scan_is_trained_on_held_out_or_left_out_with_a_reason(build_labelled_store):
     other = {"hu": AIR, "labels": np.ones((8, 8, 8), np.uint8), "spacing_mm": DEMO.spacing_mm}
     store = open_store(

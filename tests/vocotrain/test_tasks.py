@@ -34,10 +34,9 @@ def test_the_figures_are_those_of_the_source():
     assert task("abdomenatlas").lr == 1e-3
 
 
-def test_a_task_misspelled_gets_the_nearest_name():
-    with pytest.raises(
-        ConfigError, match=r"Task 'btvc' is not in tasks\.yaml; did you mean 'btcv'\?"
-    ):
+def test_a_task_misspelled_gets_the_nearest_name_and_the_list():
+    words = r"Task 'btvc' is not in tasks\.yaml; expected one of .*vocomni\. Did you mean 'btcv'\?"
+    with pytest.raises(ConfigError, match=words):
         task("btvc")
 
 
