@@ -161,11 +161,14 @@ class FolderTree:
 
     def series_of(self, path: Path) -> str | None:
         """See `Tree`."""
-        if path.name.upper() == "DICOMDIR" or not path.is_file():
+        if path.name.upper() == "DICOMDIR" or path.is_dir():
             return None
         try:
             with path.open("rb") as file:
-                return dicom_series(file)
+                return dicom_series(file, path.name)
+        except FileNotFoundError:
+            # A link that leads nowhere.
+            return dicom_series(b"", path.name)
         except OSError:
             return "" if may_be_dicom(path) else None
 

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 
 def list_archives(
-    root: Path, *, series_of: Callable[[bytes], str | None]
+    root: Path, *, series_of: Callable[[bytes, str], str | None]
 ) -> list[tuple[Archive, list[Member]]]:
     """The archives a root stands for, each with its members; nothing if it is a plain folder.
 
     Args:
         root: See `find_parts`.
-        series_of: Says of the first bytes of a file which DICOM series it is of, or None.
+        series_of: Says of the first bytes of a file, and its name, which DICOM series it is of,
+            or None.
 
     Raises:
         ManifestError: A file that is no archive, one that cannot be listed, or a missing part.
@@ -32,7 +33,7 @@ def list_archives(
 
 
 def _listed(
-    path: Path, parts: tuple[Path, ...], series_of: Callable[[bytes], str | None]
+    path: Path, parts: tuple[Path, ...], series_of: Callable[[bytes, str], str | None]
 ) -> tuple[Archive, list[Member]]:
     state = tuple((part.stat().st_size, part.stat().st_mtime_ns) for part in parts)
     with open_parts(parts) as file:

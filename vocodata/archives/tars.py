@@ -52,14 +52,15 @@ def inflating(file: IO[bytes]) -> IO[bytes]:
 
 
 def list_tar(
-    file: IO[bytes], name: str, *, look: Callable[[bytes], str | None] | None = None
+    file: IO[bytes], name: str, *, look: Callable[[bytes, str], str | None] | None = None
 ) -> list[Member]:
     """All files of a tar.
 
     Args:
         file: The tar, inflated; it is read forward, and sought only if `look` is None.
         name: For messages.
-        look: Called with the first bytes of each file; what it says becomes `Member.series`.
+        look: Called with the first bytes of each file and its name; what it says becomes
+            `Member.series`.
 
     Raises:
         ManifestError: No tar, or one that is cut or damaged between two members.
@@ -84,7 +85,7 @@ def list_tar(
             wide = {}
             head = reader.take(min(member.packed_size, HEAD_BYTES)) if look else b""
             if look and not member.fault:
-                member = _with_series(member, look(head))
+                member = _with_series(member, look(head, member.path))
             if not info.isdir() and info.type != tarfile.XGLTYPE:
                 members.append(member)
             reader.skip(_padded(member.packed_size) - len(head))

@@ -95,7 +95,7 @@ class ArchiveTree:
         if not member.fault and archive.kind == "tar-stream":
             return member.series
         try:
-            return dicom_series(read_head(archive, member, _HEAD_BYTES))
+            return dicom_series(read_head(archive, member, _HEAD_BYTES), path.name)
         except UnreadableScanError:
             return "" if may_be_dicom(path) else None
 

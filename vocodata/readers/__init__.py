@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from vocodata.errors import UnreadableScanError
+from vocodata.readers.dicom_signs import HEAD_BYTES, is_dicom, is_named_dicom
 from vocodata.straightening import straight_header, straightened
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ SUFFIXES: Final = {
     ".nhdr": "itk",
 }
 """File name endings and the module that reads them; a folder is a DICOM series."""
-_MAGIC_AT, _MAGIC = 128, b"DICM"
 
 
 def read_volume(path: str | PathLike[str], *, files: tuple[str, ...] = ()) -> Volume:
@@ -85,24 +85,24 @@ def read_header(path: str | PathLike[str], *, files: tuple[str, ...] = ()) -> He
     return straight_header(header)
 
 
-def dicom_series(start: IO[bytes] | bytes) -> str | None:
+def dicom_series(start: IO[bytes] | bytes, name: str = "") -> str | None:
     """The series that a file belongs to, from its first bytes.
 
     Args:
         start: The file, open at its start, or its first bytes.
+        name: Of the file, if it is known.
 
     Returns:
-        Its SeriesInstanceUID; "" if it is DICOM and that cannot be told; None if it is no DICOM
-        image.
+        Its SeriesInstanceUID; "" if that cannot be told of a file that is DICOM, or is named so;
+        None if it is no DICOM image.
     """
     if isinstance(start, bytes):
-        magic = start[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)]
+        head = start
     else:
-        start.seek(_MAGIC_AT)
-        magic = start.read(len(_MAGIC))
+        head = start.read(HEAD_BYTES)
         start.seek(0)
-    if magic != _MAGIC:
-        return None
+    if not is_dicom(head):
+        return "" if is_named_dicom(name) else None
     series: str | None = import_module("vocodata.readers.dicom").series_of(start)
     return series
 

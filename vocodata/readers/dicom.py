@@ -12,6 +12,7 @@ Shape letters: X Y Z voxels; x along a row, y down a column, z along the slice n
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from pydicom.pixels.utils import pixel_array
 
 from vocodata.errors import GeometryError, UnreadableScanError
 from vocodata.geometry import Header, Size, Volume, checked_affine, refuse_negative_spacing
-from vocodata.readers.dicom_headers import MAGIC, MAGIC_AT, Slice, read_dataset, read_slices
+from vocodata.readers.dicom_headers import Slice, read_dataset, read_slices
 from vocodata.readers.dicom_headers import series_of as series_of
+from vocodata.readers.dicom_signs import HEAD_BYTES, is_dicom, is_named_dicom, named_alike
 from vocodata.readers.hounsfield import as_hu
 from vocodata.straightening import MAX_TILT_DEGREES
 
@@ -77,14 +79,23 @@ def read_header(folder: Path, *, files: tuple[str, ...] = ()) -> Header:
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """Files of a folder that start as DICOM does, by name; subfolders are not entered."""
-    return [path for path in sorted(folder.iterdir()) if path.is_file() and _is_dicom(path)]
+    """Files of a folder that are DICOM or are named so, by name; subfolders are not entered.
+
+    A file that is named as the DICOM files beside it are (numbers apart) was cut short or never
+    arrived; passed over, the series would be shorter without a word.
+    """
+    shown = {p.name: p for p in folder.iterdir() if not p.name.startswith(".") and not p.is_dir()}
+    found = {name for name, path in shown.items() if _is_dicom(path) or is_named_dicom(name)}
+    return [shown[name] for name in sorted(found | named_alike(shown, found))]
 
 
 def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(MAGIC_AT)
-        return file.read(len(MAGIC)) == MAGIC
+    try:
+        with path.open("rb") as file:
+            return is_dicom(file.read(HEAD_BYTES))
+    except FileNotFoundError:
+        # A link that leads nowhere.
+        return False
 
 
 def _headers(folder: Path, files: tuple[str, ...]) -> list[Slice]:
@@ -121,6 +132,7 @@ def _ordered(slices: list[Slice], folder: Path) -> list[Slice]:
     ordered = sorted(slices, key=lambda part: float(part.position_mm @ normal))
     _refuse_irregular([float(part.position_mm @ normal) for part in ordered], folder)
     _refuse_shifted(ordered, folder)
+    _refuse_mixed_kernels(ordered, folder)
     _refuse_tilt(ordered, normal, folder)
     return ordered
 
@@ -167,6 +179,21 @@ def _refuse_irregular(along_mm: list[float], folder: Path) -> None:
             f"{gaps.max():g} mm; expected them equal. Resample the series, or leave it out."
         )
         raise GeometryError(msg, code="uneven_slices")
+
+
+def _refuse_mixed_kernels(ordered: list[Slice], folder: Path) -> None:
+    """Two reconstructions may lie half a gap apart: an even stack that is sharp and soft by turns.
+
+    A stack put together from regions has each kernel in one piece.
+    """
+    kernels = [part.kernel for part in ordered if part.kernel]
+    pieces = [kernel for kernel, _ in groupby(kernels)]
+    if len(pieces) > len(set(pieces)):
+        msg = (
+            f"Slices in {folder.name} are of {len(set(pieces))} reconstructions by turns (kernels "
+            f"{', '.join(sorted(set(pieces)))}); expected one. Give each its own folder."
+        )
+        raise UnreadableScanError(msg, code="mixed_series")
 
 
 def _refuse_shifted(ordered: list[Slice], folder: Path) -> None:

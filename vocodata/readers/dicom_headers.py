@@ -19,9 +19,10 @@ import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
-from pydicom.uid import UID, CTImageStorage
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from vocodata.errors import ImplausibleScanError, UnreadableScanError
+from vocodata.readers.dicom_signs import HEAD_BYTES, is_bare, is_dicom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,15 +30,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MAGIC_AT, MAGIC = 128, b"DICM"
 _PATIENT_KEY = secrets.token_bytes(32)
 _SERIES_TAG = 0x0020000E
 _TAGS = [
     "SOPClassUID", "PatientName", "PatientID", "SeriesInstanceUID", "Modality", "ImageType",
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PixelSpacing",
     "ImageOrientationPatient", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept",
-    "RescaleType", "BitsAllocated", "PixelRepresentation", "GantryDetectorTilt",
-    "CTAcquisitionDetailsSequence", "SharedFunctionalGroupsSequence",
+    "RescaleType", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "GantryDetectorTilt", "ConvolutionKernel", "CTAcquisitionDetailsSequence",
+    "CTReconstructionSequence", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 # Of an enhanced CT: which group of a frame holds what a classic slice says at its top.
@@ -49,6 +50,7 @@ _GROUPS = {
     "RescaleIntercept": "PixelValueTransformationSequence",
     "RescaleType": "PixelValueTransformationSequence",
     "GantryDetectorTilt": "CTAcquisitionDetailsSequence",
+    "ConvolutionKernel": "CTReconstructionSequence",
 }
 _HU_TYPES = {"", "HU", "US", "HU_MOD"}
 _DAMAGE = (
@@ -74,6 +76,7 @@ class Slice:
         intercept: HU of a stored 0.
         patient: A number for the patient: hashed with a key that is drawn anew in each process.
         tilt_degrees: What the header says of the gantry; None if it says nothing.
+        kernel: What it was reconstructed with; "" if the header says nothing.
     """
 
     path: Path
@@ -88,6 +91,7 @@ class Slice:
     intercept: float
     patient: int
     tilt_degrees: float | None = None
+    kernel: str = ""
 
 
 def series_of(file: IO[bytes] | bytes) -> str | None:
@@ -103,14 +107,24 @@ def series_of(file: IO[bytes] | bytes) -> str | None:
     file = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
         dataset = read_partial(
-            cast("BinaryIO", file), stop_when=lambda tag, _vr, _length: tag > _SERIES_TAG
+            cast("BinaryIO", file),
+            stop_when=lambda tag, _vr, _length: tag > _SERIES_TAG,
+            force=True,
         )
     except _DAMAGE:
         return ""
-    kind = dataset.file_meta.get("MediaStorageSOPClassUID")
-    if kind and UID(kind).name != kind and "Image Storage" not in UID(kind).name:
-        return None
-    return str(dataset.get("SeriesInstanceUID", ""))
+    return str(dataset.get("SeriesInstanceUID", "")) if _is_image(dataset) else None
+
+
+def _kind(dataset: Any) -> str:  # noqa: ANN401 (pydicom's fields are dynamic)
+    """What the file says it is: a SOP class."""
+    return str(dataset.file_meta.get("MediaStorageSOPClassUID") or dataset.get("SOPClassUID") or "")
+
+
+def _is_image(dataset: Any) -> bool:  # noqa: ANN401 (pydicom's fields are dynamic)
+    """Whether it may be an image; doses and segmentations have rows and columns, too."""
+    kind = _kind(dataset)
+    return not kind or UID(kind).name == kind or "Image Storage" in UID(kind).name
 
 
 def read_dataset(path: Path, **options: Any) -> Any:  # noqa: ANN401 (handed on to pydicom)
@@ -119,13 +133,28 @@ def read_dataset(path: Path, **options: Any) -> Any:  # noqa: ANN401 (handed on 
     Raises:
         UnreadableScanError: `corrupt_dicom`.
     """
-    try:
-        return pydicom.dcmread(path, **options)
-    except PermissionError:
-        raise
-    except _DAMAGE as error:
-        msg = f"{path.name} is a damaged DICOM file ({error}). Fetch it again."
-        raise UnreadableScanError(msg, code="corrupt_dicom") from error
+    with path.open("rb") as file:
+        start = file.read(HEAD_BYTES)
+        if not is_dicom(start):
+            msg = (
+                f"{path.name} does not start as a DICOM file; expected a slice of the series, as "
+                "its name says. Fetch it again, or move it elsewhere."
+            )
+            raise UnreadableScanError(msg, code="corrupt_dicom")
+        file.seek(0)
+        try:
+            dataset = pydicom.dcmread(file, force=is_bare(start), **options)
+        except PermissionError:
+            raise
+        except _DAMAGE as error:
+            msg = f"{path.name} is a damaged DICOM file ({error}). Fetch it again."
+            raise UnreadableScanError(msg, code="corrupt_dicom") from error
+    if is_bare(start) and "TransferSyntaxUID" not in dataset.file_meta:
+        # Only uncompressed files were ever written without saying how.
+        is_implicit = dataset.original_encoding[0]
+        syntax = ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian
+        dataset.file_meta.TransferSyntaxUID = syntax
+    return dataset
 
 
 def read_slices(path: Path) -> list[Slice]:
@@ -137,13 +166,15 @@ def read_slices(path: Path) -> list[Slice]:
         ImplausibleScanError: `not_ct`, `localizer` or `not_hu`.
     """
     dataset = read_dataset(path, specific_tags=_TAGS, stop_before_pixels=True)
+    if not _is_image(dataset):
+        return []
     try:
         if "Rows" in dataset:
             return list(_slices(path, dataset))
     except VALUE_FAULTS as error:
         msg = f"{path.name}: {error}; a CT slice needs it. Repair the series, or leave it out."
         raise UnreadableScanError(msg, code="corrupt_dicom") from error
-    if dataset.file_meta.get("MediaStorageSOPClassUID") == CTImageStorage:
+    if _kind(dataset) == CTImageStorage:
         msg = f"{path.name} is a CT slice that ends before its pixels. Fetch it again."
         raise UnreadableScanError(msg, code="corrupt_dicom")
     return []
@@ -154,6 +185,7 @@ VALUE_FAULTS = (AttributeError, TypeError, IndexError, KeyError, NotImplementedE
 
 def _slices(path: Path, dataset: Any) -> Iterator[Slice]:  # noqa: ANN401 (pydicom's fields are dynamic)
     _refuse_not_ct(path, dataset)
+    _refuse_shifted_bits(path, dataset)
     frames = int(dataset.get("NumberOfFrames") or 1)
     samples = int(dataset.get("SamplesPerPixel") or 1)
     groups = dataset.get("PerFrameFunctionalGroupsSequence")
@@ -209,6 +241,7 @@ def _slice(path: Path, frame: int | None, dataset: Any, holder: Callable[[str], 
             intercept=_numbers(holder, "RescaleIntercept", 1)[0],
             patient=_patient_number(dataset),
             tilt_degrees=_number_or_none(holder, "GantryDetectorTilt"),
+            kernel=str(holder("ConvolutionKernel").get("ConvolutionKernel") or ""),
         )
     except (*VALUE_FAULTS, ValueError) as error:
         msg = f"{path.name}: {error}; a CT slice needs it. Repair the series, or leave it out."
@@ -225,6 +258,17 @@ def _refuse_not_ct(path: Path, dataset: Any) -> None:  # noqa: ANN401 (pydicom)
     if "LOCALIZER" in [str(word).upper() for word in words]:
         msg = f"{path.name} is a localizer (scout) image; expected axial slices. Leave it out."
         raise ImplausibleScanError(msg, code="localizer")
+
+
+def _refuse_shifted_bits(path: Path, dataset: Any) -> None:  # noqa: ANN401 (pydicom's fields are dynamic)
+    """DICOM once let values begin above the lowest bit; decoders differ on what that means."""
+    stored, high = dataset.get("BitsStored"), dataset.get("HighBit")
+    if stored is not None and high is not None and int(high) != int(stored) - 1:
+        msg = (
+            f"{path.name} stores {stored} bits up to bit {high}; expected them to end at bit "
+            f"{int(stored) - 1}. Repair the series, or leave it out."
+        )
+        raise UnreadableScanError(msg, code="unsupported_dicom")
 
 
 def _patient_number(dataset: Any) -> int:  # noqa: ANN401 (pydicom)
