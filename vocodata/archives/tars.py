@@ -28,6 +28,8 @@ BLOCK = 512
 HEAD_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 18
 _MAX_NAME_BYTES = 1 << 20
+# Of an old sparse file: in its header, and in each block of its map.
+_IS_CONTINUED_AT, _MAP_IS_CONTINUED_AT = 482, 504
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 # Public, yet in no list of types.
 _EOFHeaderError: type[tarfile.HeaderError] = vars(tarfile)["EOFHeaderError"]
@@ -70,7 +72,7 @@ def list_tar(
     wide: dict[str, str] = {}
     while True:
         try:
-            info = tarfile.TarInfo.frombuf(reader.take(BLOCK), "utf-8", "surrogateescape")
+            info = reader.header()
         except _EOFHeaderError:
             reader.prove(name)
             return members
@@ -128,18 +130,29 @@ def _wide_names(info: tarfile.TarInfo, raw: bytes) -> dict[str, str]:
 
 
 def _member(info: tarfile.TarInfo, offset: int, wide: dict[str, str]) -> Member:
-    path, is_safe = safe_path(wide.get("path", info.name).rstrip("/"))
+    # A sparse file may be called by the process that packed it, its name told beside.
+    name = wide.get("GNU.sparse.name") or wide.get("path", info.name)
+    path, is_safe = safe_path(_as_text(name).rstrip("/"))
     size = int(wide.get("size", info.size))
     fault = ""
     if not is_safe:
         fault = "archive_unsafe_path"
-    elif info.type not in tarfile.REGULAR_TYPES or any(
-        key.startswith("GNU.sparse") for key in wide
+    elif (
+        info.type not in tarfile.REGULAR_TYPES
+        or info.type == tarfile.GNUTYPE_SPARSE
+        or any(key.startswith("GNU.sparse") for key in wide)
     ):
         fault = "archive_link"
-    path = path.encode("utf-8", "replace").decode()
-    has_bytes = info.type in {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.XGLTYPE}
+    has_bytes = info.type in {*tarfile.REGULAR_TYPES, tarfile.XGLTYPE}
     return Member(path, offset, size, size if has_bytes else 0, stamp=int(info.mtime), fault=fault)
+
+
+def _as_text(name: str) -> str:
+    """A name that is no UTF-8 as Latin 1, in which no two names are alike."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode()
+    except UnicodeDecodeError:
+        return name.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def _with_series(member: Member, series: str | None) -> Member:
@@ -170,6 +183,15 @@ class _Reader:
             msg = f"ends after {self.at} bytes"
             raise EOFError(msg)
         return data
+
+    def header(self) -> tarfile.TarInfo:
+        """What a member's header says; the map of an old sparse file is passed over."""
+        block = self.take(BLOCK)
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        is_continued = info.type == tarfile.GNUTYPE_SPARSE and block[_IS_CONTINUED_AT]
+        while is_continued:
+            is_continued = self.take(BLOCK)[_MAP_IS_CONTINUED_AT]
+        return info
 
     def skip(self, count: int) -> None:
         if not self._is_stream:

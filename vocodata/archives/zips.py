@@ -27,7 +27,7 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
-_ENCRYPTED, _UTF8 = 0x1 | 0x40, 0x800
+_ENCRYPTED = 0x1 | 0x40
 
 
 def list_zip(file: IO[bytes], disk_starts: Sequence[int], name: str) -> list[Member]:
@@ -69,7 +69,7 @@ def _member(
     flags, method, time, date, crc, packed, size = fields[3:10]
     disk, _, mode, offset = fields[13:17]
     size, packed, offset, disk = _zip64(extra, size, packed, offset, disk)
-    path, is_safe = safe_path(raw.decode("utf-8" if flags & _UTF8 else "cp437", "replace"))
+    path, is_safe = safe_path(_name(raw))
     file_type = stat.S_IFMT(mode >> 16)
     fault = ""
     if not is_safe:
@@ -83,6 +83,21 @@ def _member(
     begins = disk_starts[disk] if disk < len(disk_starts) else 0
     stamp = date << 16 | time
     return Member(path, begins + offset, size, packed, method, crc, stamp, fault)
+
+
+def _name(raw: bytes) -> str:
+    r"""A member's name as it was meant: UTF-8 whether or not a flag says so, `/` between folders.
+
+    The flag is not set by macOS and by zip on Linux; some tools of Windows write backslashes.
+
+    >>> _name("Schädel".encode()), _name(b"Sch\x84del"), _name(b"a\\b")
+    ('Schädel', 'Schädel', 'a/b')
+    """
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError:
+        name = raw.decode("cp437")
+    return name.replace("\\", "/")
 
 
 def _zip64(

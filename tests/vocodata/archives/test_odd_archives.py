@@ -1,0 +1,73 @@
+"""Archives as other systems pack them: holes in files, names in other alphabets, backslashes."""
+
+import io
+import shutil
+import subprocess
+import tarfile
+
+import pytest
+
+from tests.vocodata.archives.test_archives import refused, scans
+from tests.vocodata.packing import write_zip
+from vocodata.archives import unpacked
+
+HOLE = bytes(1 << 16)
+
+
+def contents(found):
+    read = {}
+    for scan in found:
+        with unpacked(scan) as files:
+            read[scan.name] = files.image.read_bytes()
+    return read
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="the tool tar is not installed")
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+@pytest.mark.parametrize("style", ["gnu", "posix"])
+def test_a_file_with_holes_is_refused_by_its_name_and_those_beside_it_are_read(
+    tmp_path, style, ending
+):
+    files = {"a.nii": b"1", "b.nii": (b"x" * 4096 + HOLE) * 30, "c.nii": b"3"}
+    for name, content in files.items():
+        with (tmp_path / name).open("wb") as file:
+            for start in range(0, len(content), 4096):
+                block = content[start : start + 4096]
+                file.seek(start) if not any(block) else file.write(block)
+            file.truncate(len(content))
+    path = tmp_path / f"t.{ending}"
+    packing = ["tar", "-S", f"--format={style}", "-caf", path, *files]
+    subprocess.run(packing, cwd=tmp_path, check=True)
+    first, holes, last = scans(path)
+    refused(holes, "archive_link", "Member b.nii .*sparse file")
+    assert contents([first, last]) == {"a": b"1", "c": b"3"}
+
+
+def test_names_of_a_tar_that_are_no_utf8_stay_apart(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w", encoding="latin-1") as archive:
+        for name in ("Schädel_ü.nii", "Schädel_ö.nii"):
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            archive.addfile(info, io.BytesIO(name[8].encode("latin-1")))
+    for scan in (found := scans(tmp_path / "a.tar")):
+        with unpacked(scan) as files:
+            assert files.image.read_bytes() == scan.image.name[8].encode("latin-1")
+    assert {scan.image.name for scan in found} == {"Schädel_ö.nii", "Schädel_ü.nii"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp437"])
+def test_names_of_a_zip_without_a_flag_are_what_they_were(tmp_path, encoding):
+    path = write_zip(tmp_path / "a.zip", {"Sch??del.nii": b"1"})
+    name = "Schädel.nii".encode(encoding).replace(
+        b"Sch", b"Sch_" if encoding == "cp437" else b"Sch"
+    )
+    path.write_bytes(path.read_bytes().replace(b"Sch??del.nii", name))
+    (scan,) = scans(path)
+    assert scan.image.name == name.decode(encoding)
+    assert contents([scan])[scan.name] == b"1"
+
+
+def test_backslashes_of_a_zip_are_folders(tmp_path):
+    (scan,) = scans(write_zip(tmp_path / "a.zip", {"p1\\day 1\\x.nii": b"1"}))
+    assert scan.image == tmp_path / "a.zip" / "p1" / "day 1" / "x.nii"
+    assert contents([scan]) == {"p1-day_1-x": b"1"}
