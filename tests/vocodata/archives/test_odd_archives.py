@@ -44,7 +44,8 @@ def test_a_file_with_holes_is_refused_by_its_name_and_those_beside_it_are_read(
 
 
 def test_names_of_a_tar_that_are_no_utf8_stay_apart(tmp_path):
-    with tarfile.open(tmp_path / "a.tar", "w", encoding="latin-1") as archive:
+    old = {"format": tarfile.GNU_FORMAT, "encoding": "latin-1"}
+    with tarfile.open(tmp_path / "a.tar", "w", **old) as archive:
         for name in ("Schädel_ü.nii", "Schädel_ö.nii"):
             info = tarfile.TarInfo(name)
             info.size = 1
