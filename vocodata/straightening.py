@@ -141,6 +141,39 @@ def straightened(volume: Volume, *, is_labels: bool = False) -> Volume:
     return Volume(out_KJI.transpose(np.argsort([k, j, i])), lean.affine)
 
 
+def leaning_again(labels_XYZ: NDArray[np.uint8], volume: Volume) -> NDArray[np.uint8]:
+    """Labels of `straightened(volume)` on the grid of `volume`: for each voxel the nearest.
+
+    Args:
+        labels_XYZ: On the straight grid.
+        volume: As it was before.
+
+    Returns:
+        Labels of the shape of `volume`, in the memory order of a NIfTI file; the same array if
+        nothing leans.
+
+    Raises:
+        GeometryError: As `lean_of`.
+    """
+    lean = lean_of(volume.shape_XYZ, volume.affine)
+    if lean is None:
+        return labels_XYZ
+    leaning_XYZ = np.empty(volume.shape_XYZ, labels_XYZ.dtype, order="F")
+    slices = volume.shape_XYZ[lean.stack]
+    # Only whole voxels: a slice of labels is a window of the straight one.
+    first_3K = [-_shifts(each, slices, nearest=True).astype(int) for each in lean.shift_vox]
+    for k in range(slices):
+        place: list[slice] = [
+            slice(first_K[k], first_K[k] + side)
+            for first_K, side in zip(first_3K, volume.shape_XYZ, strict=True)
+        ]
+        place[lean.stack] = slice(k, k + 1)
+        whole = [slice(None)] * 3
+        whole[lean.stack] = slice(k, k + 1)
+        leaning_XYZ[tuple(whole)] = labels_XYZ[tuple(place)]
+    return leaning_XYZ
+
+
 def _stack_axis(affine: Affine) -> int:
     """The axis whose two others are at right angles; of several, the one with the longest steps.
 

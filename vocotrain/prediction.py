@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,8 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from vocodata.geometry import Size, Spacing, Volume
-from vocodata.readers import read_volume, suffix_of
+from vocodata.census import take_census
+from vocodata.geometry import Size, Spacing, Volume, orient_ras
+from vocodata.quality import CHECKS, QualityLimits, failed_checks, measure
+from vocodata.readers import read_leaning_volume, suffix_of
 from vocodata.write_nifti import write_labels
 from vocotrain.device import chosen_precision, device_kind
 from vocotrain.errors import ConfigError, RunExistsError
@@ -43,6 +47,7 @@ class PredictReport:
         task: What the segmenter was fine-tuned on.
         device: Where it computed.
         seconds: From reading to writing.
+        warnings: Why the values of the scan are no HU, by the look of them; mostly empty.
     """
 
     scan: str
@@ -55,6 +60,7 @@ class PredictReport:
     task: str
     device: str
     seconds: float
+    warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """Plain values."""
@@ -88,7 +94,7 @@ def predict(
         device: auto, cpu or cuda.
         precision: auto, fp32, bf16 or fp16.
         overlap: Share of a sliding window that the next one covers again; None: as trained.
-        overwrite: Whether files that are there may be replaced.
+        overwrite: Whether labels and figures that are there may be replaced; never the scan.
         on_event: Told of progress.
 
     Returns:
@@ -97,20 +103,26 @@ def predict(
     Raises:
         CheckpointError: Weights that are no segmenter.
         ConfigError: A name for the labels that is of another format.
-        RunExistsError: The label file is there already.
+        RunExistsError: The label file or that of the figures is there already.
+        PermissionError: The folder of the labels may not be written to.
         UnreadableScanError: A scan that cannot be read; other `VocoDataError`s likewise.
         ValueError: An overlap outside [0, 1).
     """
     begin = time.perf_counter()
     name = "scan" if isinstance(scan, Volume) else _stem(Path(scan))
     labels_path, report_path = _places(Path(out), name)
-    _check(labels_path, overlap, overwrite=overwrite)
+    _check(overlap)
+    _check_free(labels_path, report_path, scan, overwrite=overwrite)
     if not isinstance(checkpoint, Segmenter):
         kind = device_kind(device)
         checkpoint = load_segmenter(
             checkpoint, device=torch.device(kind), precision=chosen_precision(precision, kind)
         )
-    volume = scan if isinstance(scan, Volume) else read_volume(scan)
+    volume = scan if isinstance(scan, Volume) else read_leaning_volume(scan)
+    _make_writable(labels_path.parent)
+    warnings = doubts(volume)
+    for warning in warnings:
+        on_event(ProgressEvent("warning", 0, 0, {"message": f"Scan '{name}': {warning}"}))
 
     def on_slab(done: int, planes: int) -> None:
         on_event(ProgressEvent("predict", done, planes, {"scan": name}))
@@ -129,9 +141,25 @@ def predict(
         task=spec.task,
         device=str(checkpoint.device),
         seconds=round(time.perf_counter() - begin, 3),
+        warnings=warnings,
     )
     write_json(report_path, report.as_json())
     return report
+
+
+def doubts(volume: Volume) -> tuple[str, ...]:
+    """Why a scan's values are no HU, by the look of them, in sentences.
+
+    The checks for which a build of a store keeps a scan out. A network finds something in any
+    values, so a person must be told.
+    """
+    source = orient_ras(volume)
+    failed = failed_checks(measure(source, take_census(source)), QualityLimits())
+    return tuple(
+        f"{meaning} The network was trained on HU; mend the values and predict again."
+        for usual, meaning in map(CHECKS.__getitem__, failed)
+        if usual == "exclude"
+    )
 
 
 def volumes_ml(
@@ -167,13 +195,30 @@ def _places(out: Path, name: str) -> tuple[Path, Path]:
     return out / f"{name}_seg.nii.gz", out / f"{name}_seg.json"
 
 
-def _check(labels: Path, overlap: float | None, *, overwrite: bool) -> None:
+def _check(overlap: float | None) -> None:
     if overlap is not None and not 0 <= overlap < 1:
         msg = f"overlap is {overlap:g}; expected a share from 0 to below 1."
         raise ValueError(msg)
+
+
+def _check_free(labels: Path, report: Path, scan: str | Path | Volume, *, overwrite: bool) -> None:
+    """Refuse to write over what is there: figures may share their name with a scan's own .json."""
     if labels.parent.exists() and not labels.parent.is_dir():
         msg = f"{labels.parent} is a file; expected a folder. Choose another -o."
         raise RunExistsError(msg)
-    if labels.exists() and not overwrite:
-        msg = f"{labels} is there already; expected a new name. Choose another -o, or --overwrite."
+    if not isinstance(scan, Volume) and labels.resolve() == Path(scan).resolve():
+        msg = f"{labels} is the scan itself; expected a new name for its labels. Choose another -o."
         raise RunExistsError(msg)
+    for path in (labels, report):
+        if path.exists() and not overwrite:
+            msg = (
+                f"{path} is there already; expected a new name. Choose another -o, or --overwrite."
+            )
+            raise RunExistsError(msg)
+
+
+def _make_writable(folder: Path) -> None:
+    """Minutes of work are lost if the labels cannot be written in the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, "The labels cannot be written there", str(folder))

@@ -10,6 +10,7 @@ import torch
 
 from vocodata.foreground import crop, foreground_box
 from vocodata.resampling import resample
+from vocodata.straightening import leaning_again, straightened
 from vocotrain.native import native_labels
 from vocotrain.segmentation_data import windowed
 from vocotrain.sliding import slide
@@ -55,24 +56,27 @@ def segment_scan(
 ) -> NDArray[np.uint8]:
     """Class of each voxel of a scan, in the scan's own shape, orientation and spacing.
 
-    The scan goes the way that a build of the store goes: to RAS, onto the grid, cropped to the
-    patient. Probabilities come back by linear interpolation (see native.py).
+    The scan goes the way that a build of the store goes: put straight, to RAS, onto the grid,
+    cropped to the patient. Probabilities come back by linear interpolation (see native.py).
 
     Args:
         segmenter: The network.
-        volume: HU, as a reader gives them.
+        volume: HU, as a reader gives them; slices may lean.
         overlap: Of sliding windows; None: the segmenter's own.
         on_slab: Told of progress.
 
     Raises:
+        GeometryError: The scan leans too far to be put straight.
         ImplausibleScanError: No voxel of the scan is above the foreground threshold.
     """
     spec = segmenter.spec
-    grid = resample(volume, spec.spacing_mm)
+    straight = straightened(volume)
+    grid = resample(straight, spec.spacing_mm)
     if spec.foreground_above_hu is not None:
         grid = crop(grid, foreground_box(grid, spec.foreground_above_hu))
     slabs = score_grid(segmenter, grid.data_XYZ, overlap=overlap)
-    return native_labels(volume, _told(slabs, grid.shape_XYZ.x, on_slab), grid)
+    labels_XYZ = native_labels(straight, _told(slabs, grid.shape_XYZ.x, on_slab), grid)
+    return leaning_again(labels_XYZ, volume)
 
 
 def score_grid(

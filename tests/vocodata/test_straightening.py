@@ -10,7 +10,7 @@ from tests.vocodata.dicom_series import write_enhanced, write_series
 from vocodata.errors import GeometryError
 from vocodata.geometry import Header, Size, Volume, orient_ras, shear_degrees
 from vocodata.readers import read_header, read_labels, read_volume
-from vocodata.straightening import AIR_HU, lean_of, straight_header, straightened
+from vocodata.straightening import AIR_HU, lean_of, leaning_again, straight_header, straightened
 
 SIZE = (40, 44, 18)
 STEP_MM = (0.8, 0.7, 2.5)
@@ -48,6 +48,14 @@ def assert_is_phantom(volume, least_share=0.5):
     inside = volume.data_XYZ != AIR_HU
     assert inside.mean() > least_share
     assert np.abs(volume.data_XYZ[inside] - expected[inside]).max() < ERROR_HU
+
+
+@pytest.mark.parametrize("tilt", [-20.5, 0.0, 31.0])
+def test_labels_lean_again_as_they_did(tilt):
+    values = np.random.default_rng(3).integers(0, 9, SIZE).astype(np.uint8)
+    volume = Volume(values, leaning(tilt, along=(0.6, 0.8)))
+    straight = straightened(volume, is_labels=True)
+    np.testing.assert_array_equal(leaning_again(straight.data_XYZ, volume), values)
 
 
 orientations, angles = st.sampled_from(ORIENTATIONS), st.floats(-34, 34)

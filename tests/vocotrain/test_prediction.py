@@ -134,8 +134,61 @@ def test_labels_that_are_there_are_not_replaced_unless_told(tmp_path):
     with pytest.raises(RunExistsError, match=r"scan_seg\.nii\.gz is there already; expected a new"):
         predict(FAKE, scan, tmp_path)
     predict(FAKE, scan, tmp_path, overwrite=True)
-    with pytest.raises(RunExistsError, match="is there already"):
-        predict(FAKE, scan, scan)
+    with pytest.raises(RunExistsError, match="is the scan itself; expected a new name"):
+        predict(FAKE, scan, scan, overwrite=True)
+
+
+def test_the_figures_do_not_replace_what_a_data_set_says_of_its_scan(tmp_path):
+    """BIDS and dcm2niix keep `ct.json` beside `ct.nii.gz`."""
+    volume, _ = phantom("RAS", (2.0, 2.0, 2.0))
+    (tmp_path / "ct.json").write_text("{}")
+    with pytest.raises(RunExistsError, match=r"ct\.json is there already; expected a new name"):
+        predict(FAKE, volume, tmp_path / "ct.nii.gz")
+    assert (tmp_path / "ct.json").read_text() == "{}"
+
+
+def test_a_folder_that_may_not_be_written_to_is_told_before_the_work(tmp_path, monkeypatch):
+    volume, _ = phantom("RAS", (2.0, 2.0, 2.0))
+    monkeypatch.setattr("vocotrain.prediction.os.access", lambda _path, _mode: False)
+    monkeypatch.setattr("vocotrain.prediction.segment_scan", None)
+    with pytest.raises(PermissionError, match="The labels cannot be written there"):
+        predict(FAKE, volume, tmp_path)
+
+
+@pytest.mark.parametrize("stack", [0, 1, 2])
+@pytest.mark.parametrize("lean", [2.0, -3.1])
+def test_labels_of_a_tilted_gantry_lie_in_the_leaning_slices_of_the_file(tmp_path, stack, lean):
+    spacing = [2.0, 2.0, 2.0]
+    spacing[stack] = 8.0
+    straight, block = phantom("LPS", spacing)
+    affine = np.array(straight.affine)
+    affine[(stack + 1) % 3, stack] += lean
+    scan = nifti(tmp_path / "scan.nii.gz", Volume(straight.data_XYZ, affine))
+    report = predict(FAKE, scan, tmp_path / "out")
+    written = nibabel.load(report.labels)
+    assert written.shape == block.shape
+    np.testing.assert_allclose(written.affine, affine, atol=1e-5)
+    off = np.asarray(written.dataobj) != block
+    # parts of a voxel by which a slice was moved may cost its border, and no more
+    assert off.sum() == 0 if lean == 2.0 else off.mean() < 0.01
+    assert report.volumes_ml["block"] == pytest.approx(block.sum() * 32 / 1000, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda hu: np.clip(hu, -1000, 500) / 1500 + 2 / 3, "grey levels, not HU"),
+        (lambda hu: hu + 1024, "1024 was not subtracted"),
+    ],
+)
+def test_values_that_are_no_hu_are_told(tmp_path, change, words):
+    volume, _ = phantom("RAS", (2.0, 2.0, 2.0))
+    seen = []
+    values = np.asarray(change(volume.data_XYZ), np.float32)
+    report = predict(FAKE, Volume(values, volume.affine), tmp_path, on_event=seen.append)
+    assert words in str(seen[0].values["message"])
+    assert words in json.loads(report.report.read_text())["warnings"][0]
+    assert predict(FAKE, volume, tmp_path / "hu").warnings == ()
 
 
 def test_a_file_is_not_taken_for_the_folder_of_the_labels(tmp_path):

@@ -2,7 +2,8 @@
 
 The libraries of a format are imported when the first file of that format is read. Whatever the
 format, slices that a tilted gantry stacked at an angle are put straight here, at the one door, so
-that nobody behind it sees a grid without right angles (vocodata/straightening.py).
+that nobody behind it sees a grid without right angles (vocodata/straightening.py), but for who calls
+`read_leaning_volume`.
 """
 
 from __future__ import annotations
@@ -47,8 +48,16 @@ def read_volume(path: str | PathLike[str], *, files: tuple[str, ...] = ()) -> Vo
         GeometryError: The voxels have no usable place in the patient.
         ImplausibleScanError: Not CT, a localizer, or voxels that are NaN.
     """
+    return straightened(read_leaning_volume(path, files=files))
+
+
+def read_leaning_volume(path: str | PathLike[str], *, files: tuple[str, ...] = ()) -> Volume:
+    """As `read_volume`, but slices that a tilted gantry stacked at an angle still lean.
+
+    For what must end on the file's own grid, voxel for voxel.
+    """
     volume: Volume = _reader(Path(path)).read_volume(Path(path), **_only(files))
-    return straightened(volume)
+    return volume
 
 
 def read_labels(path: str | PathLike[str]) -> Volume:
