@@ -379,10 +379,32 @@ def mha_of_text(path):
     path.write_bytes(b"hello\n" * 9)
 
 
-@fault(FILES, "corrupt_header", ".mhd")
+@fault(FILES, "file_missing", ".mhd")
 def mhd_without_its_voxels(path):
     itk(path)
     path.with_suffix(".raw").unlink()
+
+
+@fault(FILES, "corrupt_gzip", ".mhd")
+def mhd_with_damaged_zlib_beside_it(path):
+    itk(path, useCompression=True)
+    voxels = path.with_suffix(".zraw")
+    content = bytearray(voxels.read_bytes())
+    content[-2] ^= 1
+    voxels.write_bytes(content)
+
+
+@fault(FILES, "corrupt_header", ".mhd")
+def mhd_with_voxels_elsewhere_on_the_disk(path):
+    content = itk(path).read_bytes()
+    voxels = path.with_suffix(".raw")
+    path.write_bytes(content.replace(voxels.name.encode(), str(voxels.absolute()).encode()))
+
+
+@fault(FILES, "no_geometry", ".mhd")
+def mhd_that_says_nothing_of_its_axes(path):
+    lines = itk(path).read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join(line for line in lines if not line.startswith(b"Transform")))
 
 
 @fault(FILES, "zero_spacing", ".mha")

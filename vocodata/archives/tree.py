@@ -128,7 +128,9 @@ class ArchiveTree:
     def _detached(self, header: Path) -> list[tuple[Archive, Member]]:
         if header.suffix.lower() not in _HAS_TWO_FILES:
             return []
-        beside = (p for p in sorted(self._below[header.parent]) if p.stem == header.stem)
+        # `a.raw`, and `a.raw.gz`
+        stem = f"{header.stem}."
+        beside = (p for p in sorted(self._below[header.parent]) if p.name.startswith(stem))
         return [self._members[path] for path in beside if path != header]
 
 

@@ -8,6 +8,7 @@ Shape letters: X Y Z voxels as stored.
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,11 @@ from vocodata.geometry import (
 )
 from vocodata.readers.hounsfield import as_hu, as_labels
 from vocodata.readers.inflate import refuse_too_short
+from vocodata.readers.itk_header import (
+    META_SUFFIXES,
+    read_text_header,
+    refuse_guessed_geometry,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +61,14 @@ def read_labels(path: Path) -> Volume:
 
 def read_header(path: Path) -> Header:
     """Size and place of an MHA, MHD or NRRD file, no voxels read."""
+    text = read_text_header(path)
+    missing = next((name for name in text.data_names if not (path.parent / name).is_file()), None)
+    if missing is not None:
+        msg = (
+            f"{path.name} says that its voxels lie in {missing}, which is not there; expected it "
+            "beside the header. Fetch it."
+        )
+        raise UnreadableScanError(msg, code="file_missing")
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     _guarded(reader.ReadImageInformation, path)
@@ -68,12 +82,17 @@ def read_header(path: Path) -> Header:
         kind = sitk.GetPixelIDValueAsString(reader.GetPixelIDValue())
         msg = f"{path.name} holds voxels of kind {kind}; expected one integer or float each."
         raise UnreadableScanError(msg, code="unsupported_dtype")
-    if path.suffix.lower() in {".nrrd", ".nhdr"} and not reader.HasMetaDataKey("NRRD_space"):
+    # SimpleITK turns RAS and LAS into this one, and takes any other for it.
+    if path.suffix.lower() not in META_SUFFIXES and (
+        not reader.HasMetaDataKey("NRRD_space")
+        or reader.GetMetaData("NRRD_space") != "left-posterior-superior"
+    ):
         msg = (
-            f"{path.name} has no `space` field, so left and right are unknown. "
-            "Write the orientation into its header, or leave the scan out."
+            f"{path.name} has no field `space` that says LPS, RAS or LAS, so left and right are "
+            "unknown. Write the orientation into its header, or leave the scan out."
         )
         raise GeometryError(msg, code="no_geometry")
+    refuse_guessed_geometry(text, path)
     refuse_negative_spacing(reader.GetSpacing()[:3], path.name)
     dimension = reader.GetDimension()
     directions = np.array(reader.GetDirection()).reshape(dimension, dimension)[:3, :3]
@@ -86,11 +105,7 @@ def read_header(path: Path) -> Header:
 
 def _read(path: Path) -> tuple[NDArray[Any], Affine]:
     header = read_header(path)
-    files = [file for file in path.parent.iterdir() if file.stem == path.stem]
-    on_disk = sum(file.stat().st_size for file in files if file.is_file())
-    needed = math.prod(header.shape_XYZ) * header.dtype.itemsize
-    refuse_too_short(path, needed, most=on_disk, is_deflated=True)
-    _prove_voxels(path, needed)
+    _prove_voxels(path, math.prod(header.shape_XYZ) * header.dtype.itemsize)
     image = _guarded(lambda: sitk.ReadImage(str(path)), path)
     voxels_ZYX = sitk.GetArrayFromImage(image).reshape(header.shape_XYZ[::-1])
     return voxels_ZYX.transpose(2, 1, 0), header.affine
@@ -101,32 +116,45 @@ def _guarded(read: Any, path: Path) -> Any:  # noqa: ANN401 (SimpleITK is untype
     try:
         return read()
     except RuntimeError as error:
-        sentence = " ".join(str(error).split("Error:")[-1].split())[-300:]
-        short = "expected" in sentence and ("received" in sentence or "got only" in sentence)
+        whole = " ".join(str(error).split())
+        # The last of a chain is where it began; in front is where in SimpleITK's own source.
+        sentence = re.split(r"\[nrrd\]|(?i:error:)", whole)[-1].strip()[-300:]
         msg = f"{path.name} cannot be read: {sentence} Fetch or write the file again."
-        code = "truncated_file" if short else "corrupt_header"
+        code = "corrupt_header"
+        if "_nrrdGzRead" in whole:
+            code = "corrupt_gzip"
+        if "expected" in whole and ("received" in whole or "got only" in whole):
+            code = "truncated_file"
         raise UnreadableScanError(msg, code=code) from error
 
 
 def _prove_voxels(path: Path, needed: int) -> None:
-    """Check length, or checksum if compressed, of a MetaImage, which SimpleITK does not."""
-    if path.suffix.lower() != ".mha":
-        return
+    """Check that all voxels are there, and the checksum of a MetaImage, as SimpleITK does not.
+
+    Args:
+        path: The header.
+        needed: Bytes of the voxels.
+    """
+    header = read_text_header(path)
+    files = [path.parent / name for name in header.data_names]
+    most = sum(file.stat().st_size for file in files) if files else path.stat().st_size - header.end
+    is_meta = path.suffix.lower() in META_SUFFIXES
+    is_zlib = is_meta and header.fields.get("CompressedData", "").lower() in {"true", "1"}
+    is_raw = header.fields.get("encoding", "raw").lower() == "raw"
+    if is_meta:
+        is_raw = not is_zlib and header.fields.get("BinaryData", "true").lower() != "false"
+    refuse_too_short(path, needed, most=most, is_deflated=not is_raw)
+    if is_zlib:
+        for file in files or [path]:
+            _prove_zlib(file, 0 if files else header.end)
+
+
+def _prove_zlib(path: Path, start: int) -> None:
+    inflater = zlib.decompressobj()
     with path.open("rb") as file:
-        compressed = False
-        for line in file:
-            key, _, value = line.partition(b"=")
-            if key.strip() == b"CompressedData":
-                compressed = value.strip().lower() == b"true"
-            if key.strip() == b"ElementDataFile":
-                break
-        if not compressed:
-            left = path.stat().st_size - file.tell()
-            refuse_too_short(path, needed, most=left, is_deflated=False)
-            return
-        inflater = zlib.decompressobj()
+        file.seek(start)
         try:
-            while data := file.read(_CHUNK_BYTES):
+            while not inflater.eof and (data := file.read(_CHUNK_BYTES)):
                 inflater.decompress(data)
         except zlib.error as error:
             msg = f"The compressed voxels of {path.name} are damaged ({error})."

@@ -68,7 +68,7 @@ def test_a_nrrd_without_a_space_is_refused(tmp_path):
     content = (tmp_path / "a.nrrd").read_bytes()
     content = content.replace(b"space: left-posterior-superior\n", b"space dimension: 3\n")
     (tmp_path / "a.nrrd").write_bytes(content)
-    refused(tmp_path / "a.nrrd", GeometryError, "no `space` field", "no_geometry")
+    refused(tmp_path / "a.nrrd", GeometryError, "no field `space`", "no_geometry")
 
 
 def with_axes(path, matrix):

@@ -1,0 +1,129 @@
+"""The text at the head of a MetaImage or NRRD file: what SimpleITK guesses, or does not say.
+
+SimpleITK takes 1 mm where no spacing is given, the patient's axes where no direction is, and any
+path on the disk for the voxels of a detached header. None of that is guessed or followed here.
+
+Sources: MetaIO's documentation, "MetaImage tags"; the NRRD format, sections 4 and 5.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from vocodata.errors import GeometryError, UnreadableScanError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+META_SUFFIXES: Final = (".mha", ".mhd")
+_MAX_BYTES, _MAX_FILES = 1 << 20, 10_000
+_DATA_KEYS = {"elementdatafile", "data file", "datafile"}
+_META_GEOMETRY = (
+    ("TransformMatrix", "Rotation", "Orientation"),
+    ("ElementSpacing", "ElementSize"),
+)
+_MILLIMETRES = {"mm", "millimeter", "millimeters", "millimetre", "millimetres", ""}
+
+
+@dataclass(frozen=True)
+class TextHeader:
+    """What a header's text says.
+
+    Attributes:
+        fields: Key and value; the keys of NRRD in lower case.
+        data_names: Files of the voxels, seen from the header's folder; none if they follow it.
+        end: Where the text ends, bytes.
+    """
+
+    fields: Mapping[str, str]
+    data_names: tuple[str, ...]
+    end: int
+
+
+def read_text_header(path: Path) -> TextHeader:
+    """The text header of a MetaImage or NRRD file.
+
+    Raises:
+        UnreadableScanError: The voxels are said to lie outside the header's folder, or in files
+            that cannot be counted (`corrupt_header`).
+    """
+    is_meta = path.suffix.lower() in META_SUFFIXES
+    separator = "=" if is_meta else ":"
+    fields: dict[str, str] = {}
+    listed: list[str] = []
+    end, where = 0, ""
+    with path.open("rb") as file:
+        while end < _MAX_BYTES and (line := file.readline(_MAX_BYTES)):
+            end += len(line)
+            text = line.decode("utf-8", "replace").strip()
+            if _is_list(where):
+                listed += [text] if text else []
+                continue
+            key, _, value = (part.strip() for part in text.partition(separator))
+            fields[key if is_meta else key.lower()] = value
+            if key.lower() in _DATA_KEYS:
+                where = value
+            if (is_meta and where and not _is_list(where)) or not (is_meta or text):
+                break
+    if where and where.upper() != "LOCAL" and not _is_list(where):
+        listed = _numbered(where, path)
+    _refuse_outside(listed, path)
+    return TextHeader(fields, tuple(listed), end)
+
+
+def refuse_guessed_geometry(header: TextHeader, path: Path) -> None:
+    """Raise if the header does not say where its voxels lie, in mm.
+
+    Raises:
+        GeometryError: `no_geometry`.
+    """
+    is_meta = path.suffix.lower() in META_SUFFIXES
+    needed = _META_GEOMETRY if is_meta else (("space directions",),)
+    lacking = [names[0] for names in needed if not header.fields.keys() & set(names)]
+    units = re.findall(r'"([^"]*)"', header.fields.get("space units", ""))
+    if not {unit.strip().lower() for unit in units} <= _MILLIMETRES:
+        msg = (
+            f"{path.name} is measured in {', '.join(sorted(set(units)))}; expected mm. "
+            "Write the scan again in mm, or leave it out."
+        )
+        raise GeometryError(msg, code="no_geometry")
+    if lacking:
+        msg = (
+            f"{path.name} has no field {' and no '.join(lacking)}, so how its voxels lie is "
+            "unknown. Write it into the header, or leave the scan out."
+        )
+        raise GeometryError(msg, code="no_geometry")
+
+
+def _is_list(where: str) -> bool:
+    """Whether the files are named in the lines that follow."""
+    return re.fullmatch(r"LIST(\s+\d+)?", where, re.IGNORECASE) is not None
+
+
+def _numbered(where: str, path: Path) -> list[str]:
+    """Files of a value: one name, or `slice%03d.raw 1 90 1`."""
+    pattern = re.fullmatch(
+        r"([^\s%]*%0?\d?d[^\s%]*)\s+(\d{1,9})\s+(\d{1,9})(?:\s+(\d{1,9}))?(?:\s+\d+)?", where
+    )
+    if pattern is None:
+        return [where]
+    name, first, last, step = pattern.groups()
+    numbers = range(int(first), int(last) + 1, max(1, int(step or 1)))
+    if len(numbers) > _MAX_FILES:
+        msg = f"{path.name} names {len(numbers)} files of voxels; the header is damaged."
+        raise UnreadableScanError(msg, code="corrupt_header")
+    return [name % number for number in numbers]
+
+
+def _refuse_outside(names: Iterable[str], path: Path) -> None:
+    for name in names:
+        parts = re.split(r"[/\\]", name)
+        if parts[0] == "" or ".." in parts or re.fullmatch(r"[A-Za-z]:", parts[0]):
+            msg = (
+                f"{path.name} says that its voxels lie in {name}; expected a file beside it. "
+                "Put it there, and write its name into the header."
+            )
+            raise UnreadableScanError(msg, code="corrupt_header")
