@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 SALT_VARIABLE = "VOCO_SALT"
 MIN_SALT_BYTES = 16
-# What is shaped like a DICOM UID: five numbers and more, joined by dots.
-_UID = re.compile(r"(?<![0-9.])[0-2](?:\.[0-9]+){4,}(?![0-9])")
+# What is shaped like a DICOM UID: five numbers and more, joined by dots, whatever stands before
+# them (`CT.1.2.840...`); seven and more where a name has `_` or `-` for dots; 2.25 and a UUID.
+_UID = re.compile(
+    r"(?<![0-9])(?:2([._-])25\1[0-9]{12,}|[0-2](?:(?:\.[0-9]+){4,}|(?:_[0-9]+){6,}|(?:-[0-9]+){6,}))"
+)
 
 
 def keyed_hash(salt: bytes, text: str, *, digits: int) -> str:

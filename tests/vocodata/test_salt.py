@@ -161,6 +161,29 @@ def test_what_is_shaped_like_a_uid_is_found_in_any_text():
     assert hide_uids(f"x/{UID}", b"k") == f"x/uid-{keyed_hash(b'k', UID, digits=8)}"
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (f"CT.{UID}.dcm", "CT.(uid).dcm"),
+        (f"7.{UID}", "7.(uid)"),
+        ("2.25.329800735698586629295641978511506172918", "(uid)"),
+        ("p_2_25_329800735698586629295641978511506172918.nii", "p_(uid).nii"),
+        (UID.replace(".", "_"), "(uid)"),
+        ("s-" + UID.replace(".", "-"), "s-(uid)"),
+    ],
+)
+def test_uids_are_found_behind_a_modality_of_uuids_and_with_other_signs_for_dots(name, shown):
+    assert without_uids(name) == shown
+    assert UID not in hide_uids(name, b"k")
+
+
+@pytest.mark.parametrize(
+    "name", ["case_0_1_2_3", "2025-11-28-10-30-00", "liver_12_1_0000", "2.25.1", "v2_25_3"]
+)
+def test_what_only_looks_a_little_like_a_uid_stays(name):
+    assert without_uids(name) == name
+
+
 def test_a_salt_is_written_whole_or_not_at_all_and_never_over_another(tmp_path, monkeypatch):
     path = tmp_path / "ct.salt"
     with monkeypatch.context() as patch:
