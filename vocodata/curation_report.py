@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jinja2
 import numpy as np
 
-from vocodata.duplicates import find_duplicates
+from vocodata.duplicates import find_duplicates, groups
 from vocodata.errors import StoreError
 from vocodata.pictures import thumbnails
 from vocodata.remote.path import RemotePath, as_path, redacted
@@ -62,7 +62,8 @@ def write_curation_report(store: str | Path, out: str | Path | None = None) -> P
 
     Args:
         store: Folder of the store, or an `s3://` URL.
-        out: The page, or a folder for `report.html`, also in a bucket; the current one if None.
+        out: The page, or a folder for `report.html` (one that is there, or a text that ends in a
+            slash), also in a bucket; the current folder if None.
 
     Returns:
         Where it is.
@@ -74,6 +75,9 @@ def write_curation_report(store: str | Path, out: str | Path | None = None) -> P
     """
     path = _page_path(out)
     opened = open_store(store)
+    if path.suffix != ".html" and path.resolve().is_relative_to(opened.root.resolve()):
+        msg = f"The page would be written over a file of the store, {path}. Give another --out."
+        raise StoreError(msg)
     make_folder(path.parent)
     write_atomic(path, page_of(opened, find_duplicates(opened)).encode())
     return path
@@ -116,6 +120,7 @@ def page_of(store: Store, clusters: Sequence[Cluster]) -> str:
             for cluster in clusters[:SHOWN_CLUSTERS]
         ],
         clusters_all=len(clusters),
+        groups=groups(clusters),
     )
 
 

@@ -191,6 +191,13 @@ def all_but_first(found: Iterable[Cluster]) -> list[str]:
     return sorted({scan for cluster in found for scan in cluster.scans[1:]})
 
 
+def groups(found: Iterable[Cluster]) -> int:
+    """How many bodies are there more than once: exact copies inside a near cluster are not two."""
+    every = list(found)
+    near = {scan for cluster in every if cluster.kind == "near" for scan in cluster.scans}
+    return sum(cluster.kind == "near" or cluster.scans[0] not in near for cluster in every)
+
+
 def plain(found: Iterable[Cluster]) -> dict[str, Any]:
     """Clusters as JSON has them."""
     return {"clusters": [{"kind": each.kind, "scans": list(each.scans)} for each in found]}

@@ -1,24 +1,34 @@
 """Scans of a test set that are in a store: which, and how sure that is.
 
 The other side is a store, whose catalogue has the fingerprints, or scans that are read for theirs:
-a manifest's, a folder's, or a list.
+a manifest's, a folder's, an archive's, or a list. Of a scan that is no CT in HU (grey levels,
+values from 0 to 1) only an exact copy can be found: where there is none, nothing is known of it,
+and it does not count as checked.
 """
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vocodata.archives import unpacked
-from vocodata.discover import find_scans
+from vocodata.census import take_census
+from vocodata.discover import Scan, find_scans
 from vocodata.duplicates import Kind, Link, links, store_fingerprints
-from vocodata.errors import ManifestError, VocoDataError
+from vocodata.errors import ImplausibleScanError, ManifestError, VocoDataError
 from vocodata.fingerprint import Fingerprint, fingerprint, parse_fingerprint
 from vocodata.geometry import orient_ras
 from vocodata.manifest import Manifest, Source, load_manifest
-from vocodata.readers import read_volume
+from vocodata.presets import preset
+from vocodata.quality import failed_checks, measure
+from vocodata.readers import is_file_name, read_header, read_volume
+from vocodata.refusals import (
+    refuse_by_policy,
+    refuse_implausible_grid,
+    refuse_implausible_values,
+)
 from vocodata.remote.path import as_path, redacted
 from vocodata.store.metadata import DOCUMENT
 from vocodata.store.store import open_store
@@ -26,8 +36,11 @@ from vocodata.store.store import open_store
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from vocodata.discover import Scan
     from vocodata.store.store import Store
+
+_PRESET = "abdomen"
+"""Scans are read at their own spacing; its grid and limits say what no store could hold."""
+_MANIFESTS = ("", ".yaml", ".yml", ".json", ".txt")
 
 
 @dataclass(frozen=True)
@@ -52,8 +65,8 @@ class LeakReport:
     """What of the other side is in the store.
 
     Attributes:
-        checked: Scans of the other side that could be read.
-        unreadable: Ids that could not, with the reason; nothing is known of them.
+        checked: Scans of the other side that could be compared.
+        unreadable: Ids that could not, or hold no HU, with the reason; nothing is known of them.
         leaks: Pairs, by id.
         store_digest: Of the store that was looked through.
     """
@@ -95,8 +108,8 @@ def find_leaks(
 
     Args:
         store: A store, or its folder.
-        against: A store's folder or `s3://` URL, a manifest, a folder of scans, or scans; all but
-            a store are read.
+        against: A store's folder or `s3://` URL, a manifest, a folder or an archive of scans, a
+            scan's file, or scans; all but a store are read.
         on_scan: Called with files read and files to read.
 
     Raises:
@@ -115,7 +128,9 @@ def find_leaks(
             scan, other = (scan, other) if side == "store" else (other, scan)
             leaks.append(Leak(link.kind, scan, other, link.evidence))
     ordered = sorted(leaks, key=lambda leak: (leak.scan, leak.against))
-    return LeakReport(len(there), unreadable, tuple(ordered), opened.digest)
+    leaked = {leak.against for leak in ordered}
+    unknown = {scan: reason for scan, reason in unreadable.items() if scan not in leaked}
+    return LeakReport(len(there.keys() - unknown), unknown, tuple(ordered), opened.digest)
 
 
 def _every_copy(found: Iterable[Link]) -> Iterator[Link]:
@@ -146,7 +161,8 @@ def _other_side(
             raise ManifestError(msg) from error
         if (path / DOCUMENT).exists():
             return store_fingerprints(path), {}
-        scans = find_scans(load_manifest(path)) if path.is_file() else _scans_in(path)
+        is_manifest = path.suffix.lower() in _MANIFESTS and path.is_file()
+        scans = find_scans(load_manifest(path)) if is_manifest else _scans_in(path)
     else:
         scans = list(against)
     found: dict[str, Fingerprint] = {}
@@ -154,25 +170,45 @@ def _other_side(
     for done, scan in enumerate(scans):
         tell(done, len(scans))
         try:
-            found[scan.id] = _fingerprint_of(scan)
+            found[scan.id], reason = _fingerprint_of(scan)
         except VocoDataError as error:
-            unreadable[scan.id] = error.code
+            reason = error.code
+        except MemoryError:
+            reason = "out_of_memory"
+        except OSError:
+            reason = "io_error"
+        # As in a build: a format library meets a file that nobody foresaw.
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+            reason = "unexpected_error"
+        if reason:
+            unreadable[scan.id] = reason
     tell(len(scans), len(scans))
     return found, unreadable
 
 
-def _fingerprint_of(scan: Scan) -> Fingerprint:
-    with unpacked(scan) as files:
-        volume = read_volume(files.image, files=files.files)
-        return parse_fingerprint(fingerprint(orient_ras(volume)))
+def _fingerprint_of(scan: Scan) -> tuple[Fingerprint, str]:
+    """A scan's fingerprint, and why it says nothing but of exact copies; "" if it says all."""
+    with unpacked(replace(scan, labels=None)) as files:
+        refuse_implausible_grid(read_header(files.image, files=files.files), preset(_PRESET))
+        volume = orient_ras(read_volume(files.image, files=files.files))
+    census, reason = take_census(volume), ""
+    try:
+        refuse_implausible_values(volume, census)
+        refuse_by_policy(scan, failed_checks(measure(volume, census), preset(_PRESET).quality))
+    except ImplausibleScanError as error:
+        reason = error.code
+    return parse_fingerprint(fingerprint(volume, census)), reason
 
 
 def _scans_in(folder: Path) -> list[Scan]:
-    """Whatever scans lie in a folder."""
+    """Whatever scans lie in a folder or an archive, or the scan that a file is."""
+    if is_file_name(folder) and folder.is_file():
+        name = folder.name.partition(".")[0]
+        return [Scan(f"against/{name}", "against", name, folder, None, None, _PRESET)]
     if not folder.exists():
         msg = f"{folder} is not there; expected a store, a manifest or a folder of scans."
         raise ManifestError(msg)
-    source = Source(name="against", root=folder.resolve(), preset="abdomen")
+    source = Source(name="against", root=folder.resolve(), preset=_PRESET)
     try:
         return find_scans(Manifest(version=1, sources=(source,)))
     except ManifestError as error:

@@ -176,6 +176,10 @@ class Progress:
         note = self._pace.add(event)
         self._shower.tick(Tick("build", event.done, event.total, note))
 
+    def read(self, done: int, total: int) -> None:
+        """Show how many of the scans that a check reads have been read."""
+        self._shower.tick(Tick("read", done, total))
+
     def train(self, event: "ProgressEvent") -> None:
         """Show what a training run did."""
         if event.stage in SENTENCES:

@@ -29,6 +29,8 @@ def test_the_curation_commands_from_store_to_list(tmp_path, capsys):
 
     assert main(["data", "report", store, "-o", str(tmp_path / "page.html")]) == 0
     assert "again/case0" in (tmp_path / "page.html").read_text()
+    assert main(["data", "report", store, "-o", f"{tmp_path}/pages/"]) == 0
+    assert (tmp_path / "pages" / "report.html").is_file()
 
 
 def test_keeping_one_needs_a_place_for_the_list(tmp_path, capsys):

@@ -10,6 +10,7 @@ import pytest
 
 from vocodata.curation_report import page_of, sample_of, write_curation_report
 from vocodata.duplicates import Cluster
+from vocodata.errors import StoreError
 from vocodata.pictures import grey, shrunk
 from vocodata.statistics import histogram, store_statistics
 from vocodata.store import open_store
@@ -58,6 +59,13 @@ def test_the_page_shows_every_scan_and_needs_nothing_else(built, tmp_path):
 
 def test_the_page_goes_into_a_folder_that_is_there(built, tmp_path):
     assert write_curation_report(built, tmp_path) == tmp_path / "report.html"
+
+
+def test_the_page_is_not_written_over_a_file_of_the_store(built):
+    before = (built / "zarr.json").read_bytes()
+    with pytest.raises(StoreError, match="over a file of the store"):
+        write_curation_report(built, built / "scans" / ".." / "zarr.json")
+    assert (built / "zarr.json").read_bytes() == before
 
 
 def test_duplicates_stand_side_by_side(built):

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from tests.vocodata.bodies import body
-from vocodata.duplicates import Link, all_but_first, clusters, find_duplicates, links, plain
+from vocodata.duplicates import (
+    Link,
+    all_but_first,
+    clusters,
+    find_duplicates,
+    groups,
+    links,
+    plain,
+)
 from vocodata.errors import StoreError
 from vocodata.fingerprint import fingerprint, parse_fingerprint
 from vocodata.geometry import Spacing, Volume
@@ -60,3 +68,5 @@ def test_clusters_join_what_hangs_together():
         ("exact", ("e/1", "e/2")),
     ]
     assert all_but_first(got) == ["b/1", "c/1", "d/2", "e/2"]
+    # The exact copies a/1 and b/1 are of the body that c/1 is of as well.
+    assert groups(got) == 3

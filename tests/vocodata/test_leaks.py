@@ -1,5 +1,7 @@
 import json
+import zipfile
 
+import numpy as np
 import pytest
 
 from tests.vocodata.bodies import body, save_body
@@ -65,3 +67,49 @@ def test_leaks_are_found_in_a_list_of_scans_and_counted(doubled):
     digest = open_store(doubled / "a.zarr").digest
     counts = {"checked": 2, "unreadable": 1, "leaked": 1, "leaking": 1}
     assert report.facts == {**counts, "store_digest": digest}
+
+
+def test_of_scans_that_hold_no_hu_nothing_is_known_but_exact_copies(tmp_path):
+    grey = np.clip((body(1).data_XYZ + 160) * 0.6, 0, 255).astype(np.uint8)
+    share = (np.clip(body(1).data_XYZ, -160, 240).astype(np.float32) + 160) / 400
+    save_body(tmp_path / "a", "hu", body(1).data_XYZ)
+    save_body(tmp_path / "a", "window", grey)
+    for name, data in (("same", grey), ("other", grey[::-1] // 2), ("share", share)):
+        save_body(tmp_path / "b", name, data)
+    source = {"name": "a", "root": "a", "preset": "demo", "quality": {"screenshot": "flag"}}
+    (tmp_path / "m.yaml").write_text(json.dumps({"version": 1, "sources": [source]}))
+    build(tmp_path / "m.yaml", tmp_path / "ct.zarr", workers=0)
+    report = find_leaks(tmp_path / "ct.zarr", tmp_path / "b")
+    assert (report.scans, report.leaked, report.checked) == (("a/window",), ("against/same",), 1)
+    assert report.unreadable == {"against/other": "screenshot", "against/share": "implausible_hu"}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(MemoryError, "out_of_memory"), (OSError, "io_error"), (KeyError, "unexpected_error")],
+)
+def test_a_scan_that_a_library_stumbles_over_does_not_end_the_check(
+    error, reason, doubled, monkeypatch
+):
+    def stumble(*_, **__):
+        raise error
+
+    monkeypatch.setattr("vocodata.leaks.read_volume", stumble)
+    report = find_leaks(doubled / "a.zarr", doubled / "b")
+    assert (report.checked, set(report.unreadable.values())) == (0, {reason})
+
+
+def test_voxels_of_a_metre_are_not_even_read(doubled, tmp_path, monkeypatch):
+    monkeypatch.setattr("vocodata.leaks.read_volume", lambda *_, **__: pytest.fail("read"))
+    save_body(tmp_path, "huge", body(1).data_XYZ, (1000, 1000, 1000))
+    report = find_leaks(doubled / "a.zarr", tmp_path)
+    assert report.unreadable == {"against/huge": "implausible_spacing"}
+
+
+def test_leaks_are_found_in_an_archive_and_in_one_file(doubled, tmp_path):
+    with zipfile.ZipFile(tmp_path / "test set.zip", "w") as archive:
+        for name in ("forced", "other"):
+            archive.write(doubled / "b" / f"{name}.nii", f"inner/{name}.nii")
+    for against in (tmp_path / "test set.zip", doubled / "b" / "forced.nii"):
+        report = find_leaks(doubled / "a.zarr", against)
+        assert (report.scans, report.unreadable) == (("a/s1",), {})

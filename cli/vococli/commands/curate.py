@@ -8,6 +8,7 @@ import typer
 
 from vococli.commands.data import Json, StorePath
 from vococli.output import print_facts, print_json, print_table, write_text
+from vococli.progress import open_progress
 
 
 class Keep(StrEnum):
@@ -42,9 +43,11 @@ def stats(store: StorePath, as_json: Json = False) -> None:
 
 def report(
     store: StorePath,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page, or a folder for it.")] = Path(
-        "report.html"
-    ),
+    out: Annotated[
+        # No Path, which would lose the slash that says that a folder is meant.
+        str,
+        typer.Option("--out", "-o", metavar="PATH", help="The page, or a folder for it."),
+    ] = "report.html",
     as_json: Json = False,
 ) -> None:
     """Write one HTML page of a store: counts, pictures, duplicates, search."""
@@ -66,7 +69,7 @@ def dedup(
     as_json: Json = False,
 ) -> None:
     """List scans that are in a store more than once, over all sources."""
-    from vocodata.duplicates import all_but_first, find_duplicates, plain
+    from vocodata.duplicates import all_but_first, find_duplicates, groups, plain
     from vocodata.exclusions import exclusion_text
 
     if (keep is None) != (exclude is None):
@@ -74,14 +77,14 @@ def dedup(
         raise typer.BadParameter(msg)
     clusters = find_duplicates(store)
     if exclude is not None:
-        why, facts = "duplicates: all but the first", {"groups": len(clusters)}
+        why, facts = "duplicates: all but the first", {"groups": groups(clusters)}
         text = exclusion_text(all_but_first(clusters), why=why, facts=facts)
         write_text(exclude, text)
     if as_json:
         print_json(plain(clusters))
     else:
         print_table(("kind", "scans"), [(each.kind, "  ".join(each.scans)) for each in clusters])
-        typer.echo(f"groups of scans that are one: {len(clusters)}")
+        typer.echo(f"groups of scans that are one: {groups(clusters)}")
 
 
 def leak_check(
@@ -89,7 +92,8 @@ def leak_check(
     against: Annotated[
         Path,
         typer.Option(
-            help="A store, a manifest, or a folder of scans; or the word tasks, with --root."
+            help="A store, a manifest, or a folder or archive of scans; or the word tasks, "
+            "with --root."
         ),
     ],
     root: Annotated[
@@ -108,11 +112,13 @@ def leak_check(
         raise typer.BadParameter(msg)
     by_task: list[tuple[str, str, int, int]] = []
     if root is None:
-        found = find_leaks(store, against)
+        with open_progress() as progress:
+            found = find_leaks(store, against, on_scan=progress.read)
     else:
         from vocotrain.task_scans import find_task_leaks
 
-        of_tasks = find_task_leaks(store, root)
+        with open_progress() as progress:
+            of_tasks = find_task_leaks(store, root, on_scan=progress.read)
         found = of_tasks.report
         by_task = [
             (each.task, each.split, len(each.scans), len(of_tasks.leaked(each.task)))
@@ -131,8 +137,10 @@ def leak_check(
     print_table(("kind", "in the store", "against", "evidence"), rows)
     print_table(("unreadable", "reason"), list(found.unreadable.items()))
     print_table(header, by_task)
+    unknown = f"; nothing is known of {len(found.unreadable)} more" if found.unreadable else ""
     typer.echo(
-        f"{len(found.scans)} of the store's scans are among the {found.checked} on the other side"
+        f"{len(found.scans)} of the store's scans are among the {found.checked} on the other "
+        f"side{unknown}"
     )
 
 
