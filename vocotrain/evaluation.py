@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vocodata.archives import unpacked
-from vocodata.geometry import Size
+from vocodata.errors import GeometryError
+from vocodata.geometry import Size, orient_ras
 from vocodata.readers import read_labels, read_volume
+from vocodata.refusals import refuse_other_grid
 from vocotrain.dice import ScanDice, count_overlap, dice_scores
 from vocotrain.errors import LabelsError
 from vocotrain.labelled_scans import label_classes, to_classes
@@ -21,6 +21,8 @@ from vocotrain.segment import segment_grid, segment_scan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy as np
 
     from vocodata.discover import Scan
     from vocodata.store import Store
@@ -43,7 +45,7 @@ def evaluate_native(segmenter: Segmenter, scan: Scan) -> ScanDice:
         scan: A row of the scan list, with labels and their names.
 
     Raises:
-        LabelsError: No labels, labels that lack a class, or labels of another shape.
+        LabelsError: No labels, labels that lack a class, or labels of another grid.
         UnreadableScanError: A file that cannot be read.
     """
     if scan.labels is None or not scan.label_names:
@@ -54,18 +56,14 @@ def evaluate_native(segmenter: Segmenter, scan: Scan) -> ScanDice:
         raise LabelsError(msg)
     with unpacked(scan) as loose:
         assert loose.labels is not None
-        volume = read_volume(loose.image, files=loose.files)
-        labels = read_labels(loose.labels)
-    if labels.shape_XYZ != volume.shape_XYZ or not _same_place(volume.affine, labels.affine):
-        msg = (
-            f"Labels of scan '{scan.id}' are {labels!r}, the scan is {volume!r}; expected the same "
-            "grid. Correct the files, or leave the scan out of data.holdout."
-        )
-        raise LabelsError(msg)
+        # A DICOM series and the NIfTI labels made of it differ in the order of their voxels.
+        volume = orient_ras(read_volume(loose.image, files=loose.files))
+        labels = orient_ras(read_labels(loose.labels))
     try:
+        refuse_other_grid(labels, volume.shape_XYZ, volume.affine)
         class_of = label_classes(scan.label_names, segmenter.spec.classes)
-    except LabelsError as error:
-        msg = f"Scan '{scan.id}' cannot be measured: {error}."
+    except (GeometryError, LabelsError) as error:
+        msg = f"Scan '{scan.id}' cannot be measured: {str(error).removesuffix('.')}."
         raise LabelsError(msg) from error
     truth_XYZ = to_classes(labels.data_XYZ, class_of)
     predicted_XYZ = segment_scan(segmenter, volume)
@@ -88,15 +86,4 @@ def _score(
     names = segmenter.spec.classes
     return ScanDice(
         scan_id, dice_scores(count_overlap(predicted_XYZ, truth_XYZ, len(names)), names)
-    )
-
-
-def _same_place(
-    first: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-    second: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-) -> bool:
-    """Whether two affines agree: to 0.01 mm a voxel, and 0.1 mm at the origin."""
-    return bool(
-        np.allclose(first[:3, :3], second[:3, :3], atol=1e-2)
-        and np.allclose(first[:3, 3], second[:3, 3], atol=1e-1)
     )

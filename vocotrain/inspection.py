@@ -123,6 +123,7 @@ def _weights(path: Path) -> Inspection:
 
 def _scan(path: Path) -> Inspection:
     header = read_header(path)
+    tilted = header.tilt_degrees > 0
     return Inspection(
         "scan",
         {
@@ -131,6 +132,7 @@ def _scan(path: Path) -> Inspection:
             "spacing_mm": [round(side, 4) for side in header.spacing_mm],
             "dtype": str(header.dtype),
             "affine": header.affine.round(4).tolist(),
+            **({"straightened_by_degrees": round(header.tilt_degrees, 2)} if tilted else {}),
         },
     )
 

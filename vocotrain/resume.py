@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vocotrain.config import PretrainConfig, load_config
 from vocotrain.errors import CheckpointError, ResumeMismatchError, StoreMismatchError
 from vocotrain.run_folder import CONFIG_NAME, DATA_NAME, check_is_run
-from vocotrain.settings import keys_of
+from vocotrain.settings import keys_of, read_tree, recipe_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,8 +52,30 @@ def load_run_config(run: Path, sets: Sequence[str] = ()) -> PretrainConfig:
         CheckpointError: The folder is no run.
         ConfigError: Its settings, or the words, are wrong.
     """
+    return load_config(saved_recipe(run, "pretrain"), sets, values={"out": str(run)})
+
+
+def saved_recipe(run: Path, command: Literal["pretrain", "finetune"]) -> Path:
+    """The settings that a run keeps, as a recipe to go on with.
+
+    Args:
+        run: The run's folder.
+        command: What shall go on with it.
+
+    Raises:
+        CheckpointError: The folder is no run, or a run of the other command.
+        ConfigError: Its settings cannot be read.
+    """
     check_is_run(run)
-    return load_config(run / CONFIG_NAME, sets, values={"out": str(run)})
+    path = run / CONFIG_NAME
+    began = "finetune" if "task" in read_tree(recipe_text(path), str(path)) else "pretrain"
+    if began != command:
+        msg = (
+            f"{run} is a run of `voco train {began}`; expected one of `voco train {command}`. Go "
+            f"on by `voco train {began} --resume {shlex.quote(str(run))}`."
+        )
+        raise CheckpointError(msg)
+    return path
 
 
 def check_steps(out: Path, *, done: int, wanted: int) -> None:

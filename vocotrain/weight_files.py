@@ -138,6 +138,12 @@ def find_weights(path: str | Path) -> Path:
     files = sorted(file for file in folder.glob("*.safetensors") if file.stem != "heads")
     if len(files) == 1:
         return files[0]
+    if not files and (saved := sorted(path.glob("checkpoints/step-*/*.safetensors"))):
+        msg = (
+            f"Run '{path}' has not ended, so it has no final weights. Resume it to its end, or "
+            f"name a checkpoint, such as '{saved[-1]}'."
+        )
+        raise WeightsFileError(msg)
     found = f"found {', '.join(file.name for file in files)}" if files else "found none"
     msg = f"Expected one .safetensors file of weights in '{folder}', {found}. Name the file itself."
     raise WeightsFileError(msg)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 WRAPPERS = ("state_dict", "network_weights", "net", "student", "model", "model_state_dict")
 """Keys under which a checkpoint may keep its tensors, in the order they are looked for."""
 
-PREFIXES = ("module.", "_orig_mod.", "backbone.", "encoder.")
-"""What data parallelism, compilation and objectives put before a name."""
+PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
+"""What data parallelism, compilation, checkpoints and objectives put before a name."""
 
 RENAMED = {"swin_vit.": "swinViT."}
 

@@ -265,8 +265,7 @@ def _mismatch(
             )
     return (
         f"'{report.source}' matches {report.share:.1%} of the tensors that ought to match, "
-        f"expected at least {min_match:.0%}: {seems}. {hint}, or lower min_match to take what "
-        f"fits.\n{report}"
+        f"expected at least {min_match:.0%}: {seems}. {hint}.\n{report}"
     )
 
 

@@ -1,5 +1,6 @@
 import json
 
+import nibabel
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -19,6 +20,16 @@ def test_the_toolkit_names_its_own_version_and_what_is_missing():
 def test_nothing_is_said_to_be_nothing(tmp_path):
     with pytest.raises(ConfigError, match="is not there; expected a store, a run, weights or"):
         inspect_path(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(("lean_mm", "told"), [(0.0, None), (0.5, 26.57)])
+def test_slices_that_lean_are_told(tmp_path, lean_mm, told):
+    affine = np.eye(4)
+    affine[1, 2] = lean_mm
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4), np.int16), affine), tmp_path / "a.nii")
+    facts = inspect_path(tmp_path / "a.nii").facts
+    assert facts.get("straightened_by_degrees") == told
+    assert facts["shape_xyz"] == ([4, 4, 4] if told is None else [4, 6, 4])
 
 
 def test_a_zarr_group_of_others_is_called_by_its_name(tmp_path):

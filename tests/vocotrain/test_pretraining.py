@@ -89,6 +89,20 @@ def test_a_run_leaves_its_papers(unbroken, store):
     assert load_run_config(unbroken).data.store == str(store)
 
 
+def test_the_encoder_of_a_checkpoint_loads_as_that_of_the_end(unbroken):
+    """So a run that never ended can be fine-tuned from."""
+    checkpoint = unbroken / "checkpoints" / "step-00000006"
+    loaded, final = VoCoEncoder("tiny"), VoCoEncoder("tiny")
+    assert load_weights(loaded, checkpoint).share == 1
+    load_weights(final, unbroken)
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(
+            loaded.state_dict().values(), final.state_dict().values(), strict=True
+        )
+    )
+
+
 def test_every_line_is_a_whole_training_line(unbroken):
     keys = {"step", "loss", "intra", "inter", "regulariser", "position_accuracy", "lr", *TIMINGS}
     seen = {"heldout_position_accuracy", "heldout_constant_guess", "effective_rank", "gap"}

@@ -10,6 +10,7 @@ from vocotrain.resume import (
     check_resumable,
     check_same_exclusions,
     load_run_config,
+    saved_recipe,
 )
 from vocotrain.settings import keys_of
 
@@ -33,6 +34,20 @@ def test_a_run_that_moved_writes_where_it_is_now(run, tmp_path_factory):
     there = tmp_path_factory.mktemp("moved")
     (there / "config.yaml").write_text((run / "config.yaml").read_text())
     assert load_run_config(there).out == str(there)
+
+
+def test_a_run_of_the_other_command_is_told_by_its_name(run):
+    with pytest.raises(CheckpointError, match="Go on by `voco train pretrain --resume"):
+        saved_recipe(run, "finetune")
+    (run / "config.yaml").write_text("task: {name: btcv}")
+    with pytest.raises(CheckpointError, match="is a run of `voco train finetune`; expected one of"):
+        saved_recipe(run, "pretrain")
+    assert saved_recipe(run, "finetune") == run / "config.yaml"
+
+
+def test_a_folder_that_is_no_run_is_told(tmp_path):
+    with pytest.raises(CheckpointError, match=r"has no config\.yaml, so it is no run"):
+        saved_recipe(tmp_path, "pretrain")
 
 
 def test_a_longer_run_may_be_asked_for(run):

@@ -166,3 +166,10 @@ def test_metadata_that_is_no_object_is_refused(tmp_path):
         read_metadata(path)
     save_file(STATE, path, metadata={"other": "x"})
     assert read_metadata(path) == {}
+
+
+def test_a_run_that_has_not_ended_says_what_it_has(tmp_path):
+    save_weights(STATE, tmp_path / "checkpoints" / "step-00000003" / "state.safetensors")
+    words = r"has not ended.*Resume it to its end, or name a checkpoint, such as '.*step-00000003/s"
+    with pytest.raises(WeightsFileError, match=words):
+        find_weights(tmp_path)

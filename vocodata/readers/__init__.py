@@ -2,8 +2,8 @@
 
 The libraries of a format are imported when the first file of that format is read. Whatever the
 format, slices that a tilted gantry stacked at an angle are put straight here, at the one door, so
-that nobody behind it sees a grid without right angles (vocodata/straightening.py), but for who calls
-`read_leaning_volume`.
+that nobody behind it sees a grid without right angles (vocodata/straightening.py), but for whoever
+calls `read_leaning_volume`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -45,7 +45,7 @@ def pretrain(
     given = {"model.size": size, "data.store": data, "out": out}
     with open_progress() as progress:
         config = load_config(
-            _recipe(resume, recipe, given), sets or [], values=_values(resume, given)
+            _recipe("pretrain", resume, recipe, given), sets or [], values=_values(resume, given)
         )
         pretrain_encoder(config, resume=resume is not None, on_event=progress.train)
     if not is_writer_process():  # under torchrun one process reports for all
@@ -90,7 +90,7 @@ def finetune(
     given = {"model.weights": start, "data.store": data, "task.name": task, "out": out}
     with open_progress() as progress:
         config = load_finetune_config(
-            _recipe(resume, recipe, given), sets or [], values=_values(resume, given)
+            _recipe("finetune", resume, recipe, given), sets or [], values=_values(resume, given)
         )
         report = finetune_network(config, resume=resume is not None, on_event=progress.train)
     document = report.as_json()
@@ -115,7 +115,10 @@ def _dice(value: float | None) -> str:
 
 
 def _recipe(
-    resume: Path | None, recipe: str | None, given: Mapping[str, object]
+    command: Literal["pretrain", "finetune"],
+    resume: Path | None,
+    recipe: str | None,
+    given: Mapping[str, object],
 ) -> str | Path | None:
     """The recipe to read; a resumed run has its own and takes no other flags."""
     if resume is None:
@@ -123,7 +126,9 @@ def _recipe(
     if recipe is not None or any(value is not None for value in given.values()):
         msg = f"takes its settings from {resume}; give only --set beside it"
         raise typer.BadParameter(msg, param_hint="--resume")
-    return resume / "config.yaml"
+    from vocotrain.resume import saved_recipe
+
+    return saved_recipe(resume, command)
 
 
 def _values(resume: Path | None, given: Mapping[str, object]) -> dict[str, str]:
