@@ -87,7 +87,7 @@ def refuse_not_ct(source: Source, channels: object) -> None:
         ManifestError: It is no CT.
     """
     if isinstance(channels, dict):
-        channels = list(channels.values())
+        channels = [channels[number] for number in sorted(channels, key=_number)]
     first = next(iter(channels), None) if isinstance(channels, list) else channels
     if isinstance(first, str) and not any(word in first.upper() for word in ("CT", "COMPUTED")):
         msg = (
@@ -95,3 +95,8 @@ def refuse_not_ct(source: Source, channels: object) -> None:
             "expected CT. Take the source out."
         )
         raise ManifestError(msg)
+
+
+def _number(key: object) -> int:
+    """A channel's number; what is none comes last."""
+    return int(str(key)) if str(key).isdecimal() else MAX_LABEL

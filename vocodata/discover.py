@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from vocodata.archives.parts import SUFFIXES
 from vocodata.errors import ManifestError
 from vocodata.exclusions import read_exclusions
 from vocodata.identifiers import hide_uids, keyed_hash
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _MAX_NAME = 120
+_MAYBE_SCANS = (*SUFFIXES, ".7z", ".rar", ".hdr", ".nii.bz2", ".nii.xz", ".nii.zst", ".mgz")
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def _remedy(source: Source, found: int, expected: int) -> str:
 def _scans_of(source: Source, salt: bytes) -> list[Scan]:
     tree = open_tree(source.name, source.root)
     entries = find_entries(source, tree)
+    _tell_passed_over(source, tree)
     tree.look_up(path for entry in entries for path in (entry.image, entry.labels) if path)
     if not entries:
         msg = (
@@ -148,6 +151,21 @@ def _scans_of(source: Source, salt: bytes) -> list[Scan]:
         raise ManifestError(msg)
     names = scan_names(_told_apart(source, entries, salt))
     return [_scan(source, tree, entry, name) for entry, name in zip(entries, names, strict=True)]
+
+
+def _tell_passed_over(source: Source, tree: Tree) -> None:
+    """Warn of files that may hold scans, where the layout says that all scans are taken."""
+    if source.layout not in {"auto", "dicom"}:
+        return
+    over = [path for path in tree.files() if path.name.lower().endswith(_MAYBE_SCANS)]
+    if over:
+        endings = ", ".join(sorted({path.suffix for path in over}))
+        first = f" ({over[0].relative_to(source.root)})" if source.names == "path" else ""
+        _log.warning(
+            f"Source '{source.name}' passes over {len(over)} file{'s' * (len(over) != 1)} that may "
+            f"hold scans: {endings}{first}. Give an archive a source of its own, and convert "
+            ".hdr/.img pairs and the like to .nii.gz."
+        )
 
 
 def _told_apart(source: Source, entries: list[Entry], salt: bytes) -> list[str]:

@@ -22,6 +22,7 @@ from vocodata.source_catalog import quoted
 from vocodata.tree import Tree, open_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _FIRST_PRESET = "abdomen"
@@ -60,23 +61,31 @@ def guess_sources(root: Path) -> list[Guess]:
     """
     root = root.absolute()
     whole = _structured(root)
-    if whole is None and root.is_dir() and not find_parts(root):
+    if not whole and root.is_dir() and not find_parts(root):
         shown = (path for path in sorted(root.iterdir()) if not path.name.startswith("."))
         inside = [path for path in shown if not is_file_name(path)]
-        parts = [g for path in inside if (g := _structured(path)) is not None]
+        parts = [guess for path in inside for guess in _tolerant(_structured, path)]
         if parts:
             known = {guess.root for guess in parts}
             rest = [path for path in inside if path.is_dir() and path not in known]
-            parts += [guess for path in rest for guess in _loose(path)]
+            parts += [guess for path in rest for guess in _tolerant(_loose, path)]
             parts += _beside(root)
             return _named_apart(sorted(parts, key=lambda guess: guess.name.casefold()))
-    guesses = [whole] if whole is not None else _loose(root)
+    guesses = whole or _loose(root)
     if not guesses:
         msg = (
             f"{root} holds no scan; expected NIfTI, MHA, NRRD or DICOM files, or archives of them."
         )
         raise ManifestError(msg)
     return guesses
+
+
+def _tolerant(look: Callable[[Path], list[Guess]], path: Path) -> list[Guess]:
+    """What a look gives; what cannot be looked into is a doubt, so that others are written down."""
+    try:
+        return look(path)
+    except ManifestError as error:
+        return [Guess(_name(path), path, "auto", None, None, 0, 0, error.detail)]
 
 
 def _named_apart(guesses: list[Guess]) -> list[Guess]:
@@ -119,7 +128,7 @@ def _lines(guess: Guess, folder: Path) -> list[str]:
             "    # Put the URL's user and query back into root: they are not written down here."
         )
     if guess.doubt:
-        lines.append(f"    # {guess.doubt}")
+        lines.append(f"    # {guess.doubt if guess.doubt.isprintable() else ascii(guess.doubt)}")
     lines.append(f"    layout: {guess.layout}")
     lines += [f"    images: {quoted(guess.images)}"] if guess.images else []
     lines += [f"    labels: {quoted(guess.labels)}"] if guess.labels else []
@@ -135,10 +144,10 @@ def _lines(guess: Guess, folder: Path) -> list[str]:
     ]
 
 
-def _structured(root: Path) -> Guess | None:
-    """A source whose own files say how it is laid out, or an archive."""
+def _structured(root: Path) -> list[Guess]:
+    """The source whose own files say how it is laid out, or an archive; none for another folder."""
     if not (root.is_dir() or find_parts(root)) or (root.is_file() and not _is_archive(root)):
-        return None
+        return []
     tree = open_tree(root.name, root)
     for layout, sign in (
         ("nnunet", "imagesTr/*_0000.*"),
@@ -146,8 +155,8 @@ def _structured(root: Path) -> Guess | None:
         ("bids", "sub-*"),
     ):
         if tree.glob(sign) and (guess := _tried(root, tree, layout)) is not None:
-            return guess
-    return next(iter(_loose(root)), None) if find_parts(root) else None
+            return [guess]
+    return _loose(root)[:1] if find_parts(root) else []
 
 
 def _is_archive(path: Path) -> bool:

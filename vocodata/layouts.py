@@ -14,6 +14,7 @@ The root may be a folder or an archive; a layout sees both through a `Tree`.
 from __future__ import annotations
 
 import fnmatch
+import logging
 import os
 import re
 from dataclasses import dataclass
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
     from vocodata.manifest import Source
     from vocodata.tree import Tree
 
+_log = logging.getLogger(__name__)
 _LABEL_WORDS = re.compile(
     r"(^|[^a-z])(labels?|labelstr|labelsts|seg|segs|segmentations?|masks?)"
     r"([^a-z]|$)"
 )
+
+_WORD = re.compile(r"\{(id|folder)\}")
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,7 @@ def _dicom(source: Source, tree: Tree) -> list[Entry]:
         series = None if is_file_name(path) else tree.series_of(path)
         if series is not None:
             folders.setdefault(path.parent, {}).setdefault(series, []).append(path.name)
+    _tell_scattered(source, folders)
     entries = []
     for folder, found in sorted(folders.items()):
         name, unknown = _stem(source, folder), found.pop("", [])
@@ -179,6 +184,23 @@ def _dicom(source: Source, tree: Tree) -> list[Entry]:
         for series, files in found.items():
             entries.append(Entry(name, folder, files=tuple(sorted(files + unknown)), series=series))
     return entries
+
+
+def _tell_scattered(source: Source, folders: Mapping[Path, Mapping[str, object]]) -> None:
+    """Warn of series whose slices, or copies, lie in several folders."""
+    places: dict[str, list[Path]] = {}
+    for folder, found in sorted(folders.items()):
+        for series in found.keys() - {""}:
+            places.setdefault(series, []).append(folder)
+    scattered = [at for at in places.values() if len(at) > 1]
+    if scattered:
+        first, second = (path.relative_to(source.root).as_posix() for path in scattered[0][:2])
+        where = f", the first in {first} and {second}" if source.names == "path" else ""
+        _log.warning(
+            f"Source '{source.name}': slices of {len(scattered)} DICOM series lie in more than one "
+            f"folder{where}; each folder is read as a scan of its own. Put the slices of a series "
+            "into one folder, or take copies away."
+        )
 
 
 def _glob(source: Source, tree: Tree) -> list[Entry]:
@@ -194,12 +216,20 @@ def _glob(source: Source, tree: Tree) -> list[Entry]:
             "Correct the template ({id}, {folder}), or take the key labels out."
         )
         raise ManifestError(msg)
+    scans = [path for path in paths if path not in taken]
+    if source.labels is not None and len(scans) > 1 and not _WORD.search(source.labels):
+        msg = (
+            f"Source '{source.name}': labels is {source.labels!r}, one file for {len(scans)} "
+            "scans; expected a template that tells them apart, such as labels/{id}.nii.gz or "
+            "{folder}/labels.nii.gz."
+        )
+        raise ManifestError(msg)
     fixed = re.match(r"(?:[^*?\[/]+/)*", pattern)
     base = source.root / (fixed.group() if fixed else "")
     return [
         Entry(_stem_below(path, base), path, labels[path])
-        for path in paths
-        if path not in taken and (is_file_name(path) or tree.is_dir(path))
+        for path in scans
+        if (is_file_name(path) or tree.is_dir(path))
     ]
 
 
@@ -226,9 +256,7 @@ def _label_of(source: Source, tree: Tree, image: Path, pattern: str) -> Path | N
         "id": found.group(1) if found else stem,
         "folder": image.parent.relative_to(source.root).as_posix(),
     }
-    path = source.root / re.sub(
-        r"\{(id|folder)\}", lambda word: words[word.group(1)], source.labels
-    )
+    path = source.root / _WORD.sub(lambda word: words[word.group(1)], source.labels)
     return path if tree.exists(path) and not tree.is_dir(path) else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -184,6 +185,17 @@ def _lines(row: CatalogSource, root: Path) -> list[str]:
 
 
 def quoted(text: str) -> str:
-    """Text as a YAML scalar in single quotes."""
+    """Text as a YAML scalar in quotes.
+
+    Raises:
+        ManifestError: The name of a file or folder that is no UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        msg = f"{text!r} is no UTF-8 text, which a manifest is; rename the folder."
+        raise ManifestError(msg) from error
+    if not text.isprintable():
+        return json.dumps(text, ensure_ascii=False)
     escaped = text.replace("'", "''")
     return f"'{escaped}'"

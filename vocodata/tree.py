@@ -104,15 +104,19 @@ class FolderTree:
     def __init__(self, root: Path) -> None:
         """Nothing is read yet."""
         self.root = root
+        self._files: list[Path] | None = None
 
     def files(self) -> list[Path]:
-        """See `Tree`."""
+        """See `Tree`; the folder is walked once."""
+        if self._files is not None:
+            return self._files
         found: list[Path] = []
         for _, at, names, files in self._walk():
             found.extend(at / name for name in files if not is_hidden(name))
             found.extend(at / name for name in names if is_file_name(at / name))
             names[:] = sorted(n for n in names if not is_hidden(n) and not is_file_name(at / n))
-        return sorted(found)
+        self._files = sorted(found)
+        return self._files
 
     def glob(self, pattern: str) -> list[Path]:
         """See `Tree`."""

@@ -63,6 +63,17 @@ def test_init_writes_a_known_collection(tmp_path, capsys):
     assert (source["name"], source["expected"]) == ("mela", 770)
 
 
+@pytest.mark.parametrize("words", [["build", "--sources", "m.yaml", "--out"], ["status"]])
+def test_a_store_whose_path_is_no_text_is_refused_in_words(words, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / b"caf\xe9".decode("utf-8", "surrogateescape")
+    folder.mkdir()
+    assert main(["data", *words, str(folder / "ct.zarr")]) == 2
+    assert "no UTF-8 text, which the path of a store must be" in capsys.readouterr().err
+    monkeypatch.chdir(folder)
+    assert main(["data", *words, "ct.zarr"]) == 2
+    assert not list(folder.iterdir())
+
+
 def test_plan_ends_with_4_if_the_disk_has_no_room(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("vocodata.forecast.SPARE", 1e15)
     manifest = str(write_sources(tmp_path, 1))

@@ -127,3 +127,36 @@ def test_a_folder_without_scans_is_refused(tmp_path):
         guess_sources(tmp_path)
     with pytest.raises(ManifestError, match="is not a folder or archive"):
         guess_sources(tmp_path / "gone")
+
+
+def test_an_archive_that_cannot_be_listed_is_written_as_a_doubt_beside_the_others(tmp_path):
+    root = tmp_path / "data"
+    touch(root, "bids/sub-1/ct/sub-1_ct.nii.gz", "cut.zip")
+    with pytest.raises(ManifestError, match=r"cut\.zip is neither a folder nor an archive"):
+        guessed(root, tmp_path)
+    text = (tmp_path / "m.yaml").read_text()
+    assert "# Source 'cut.zip': " in text
+    assert [source.name for source in load_manifest(tmp_path / "m.yaml").sources] == ["bids", "cut"]
+    with pytest.raises(ManifestError, match=r"cut\.zip is neither a folder nor an archive"):
+        guess_sources(root / "cut.zip")
+
+
+@pytest.mark.parametrize("name", ["it's", "two\nlines", "tab\there", "Größe 1", "a: b # c"])
+def test_names_of_folders_come_through_a_manifest(tmp_path, name):
+    root = tmp_path / name
+    touch(root, "a.nii.gz")
+    ((source,), _) = guessed(root, tmp_path)
+    assert source.root == root
+
+
+def test_a_suspect_with_a_name_of_two_lines_stays_a_comment(tmp_path):
+    touch(tmp_path / "data", "a.nii.gz", "c.nii.gz", "x\nb_seg.nii.gz")
+    text = first_manifest(guess_sources(tmp_path / "data"), folder=tmp_path)
+    assert "(x\\nb_seg.nii.gz looks like labels)" in text
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_in_words(tmp_path):
+    root = tmp_path / b"caf\xe9".decode("utf-8", "surrogateescape")
+    touch(root, "a.nii.gz")
+    with pytest.raises(ManifestError, match="is no UTF-8 text, which a manifest is; rename"):
+        guessed(root, tmp_path)

@@ -26,13 +26,35 @@ class Codec(StrEnum):
     lz4 = "lz4"
 
 
-StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Folder of a store.")]
+def as_text(path: str) -> str:
+    """The path of a store, which its ledger and its catalogue hold as text.
+
+    Raises:
+        typer.BadParameter: Its bytes are no UTF-8.
+    """
+    from vocodata.remote.path import is_url
+
+    whole = path if is_url(path) else str(Path(path).absolute())
+    try:
+        whole.encode()
+    except UnicodeEncodeError as error:
+        msg = f"{whole!r} is no UTF-8 text, which the path of a store must be; rename the folder"
+        raise typer.BadParameter(msg) from error
+    return path
+
+
+StorePath = Annotated[
+    str, typer.Argument(metavar="STORE", help="Folder of a store.", callback=as_text)
+]
 
 
 @app.command(epilog="Example: voco data build --sources manifest.yaml --out ct.zarr --workers 8")
 def build(
     sources: Annotated[Path, typer.Option(help="Manifest: which scans, and where they lie.")],
-    out: Annotated[str, typer.Option(metavar="STORE", help="Folder of the store to write.")],
+    out: Annotated[
+        str,
+        typer.Option(metavar="STORE", help="Folder of the store to write.", callback=as_text),
+    ],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a build.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what lies at --out.")
