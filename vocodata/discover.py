@@ -21,6 +21,7 @@ from vocodata.errors import ManifestError
 from vocodata.exclusions import read_exclusions
 from vocodata.identifiers import hide_uids, keyed_hash
 from vocodata.layouts import find_entries
+from vocodata.readers import is_file_name, suffix_of
 from vocodata.tree import open_tree
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _remedy(source: Source, found: int, expected: int) -> str:
 def _scans_of(source: Source, salt: bytes) -> list[Scan]:
     tree = open_tree(source.name, source.root)
     entries = find_entries(source, tree)
-    _tell_passed_over(source, tree)
+    _tell_passed_over(source, tree, entries)
     tree.look_up(path for entry in entries for path in (entry.image, entry.labels) if path)
     if not entries:
         msg = (
@@ -153,18 +154,24 @@ def _scans_of(source: Source, salt: bytes) -> list[Scan]:
     return [_scan(source, tree, entry, name) for entry, name in zip(entries, names, strict=True)]
 
 
-def _tell_passed_over(source: Source, tree: Tree) -> None:
-    """Warn of files that may hold scans, where the layout says that all scans are taken."""
-    if source.layout not in {"auto", "dicom"}:
+def _tell_passed_over(source: Source, tree: Tree, entries: list[Entry]) -> None:
+    """Warn of files that may hold scans, where the layout claims to know which do."""
+    if source.layout not in {"auto", "bids", "dicom"}:
         return
-    over = [path for path in tree.files() if path.name.lower().endswith(_MAYBE_SCANS)]
+    taken = {path for entry in entries for path in (entry.image, entry.labels)}
+    over = [
+        path
+        for path in tree.files()
+        if path.name.lower().endswith(_MAYBE_SCANS)
+        or (source.layout != "dicom" and is_file_name(path) and path not in taken)
+    ]
     if over:
-        endings = ", ".join(sorted({path.suffix for path in over}))
+        endings = ", ".join(sorted({suffix_of(path) or path.suffix for path in over}))
         first = f" ({over[0].relative_to(source.root)})" if source.names == "path" else ""
         _log.warning(
             f"Source '{source.name}' passes over {len(over)} file{'s' * (len(over) != 1)} that may "
-            f"hold scans: {endings}{first}. Give an archive a source of its own, and convert "
-            ".hdr/.img pairs and the like to .nii.gz."
+            f"hold scans: {endings}{first}. Give them a source of their own, or convert what is "
+            "not read to .nii.gz."
         )
 
 

@@ -37,6 +37,7 @@ _LABEL_WORDS = re.compile(
     r"([^a-z]|$)"
 )
 
+_SECTIONS = ("training", "validation")
 _WORD = re.compile(r"\{(id|folder)\}")
 
 
@@ -125,7 +126,13 @@ def _listed(source: Source, path: Path, about: dict[str, Any]) -> list[Entry]:
     refuse_not_ct(source, about.get("modality"))
     names = label_names_of(about)
     entries = []
-    for section in ("training", "validation"):
+    if not about.keys() & set(_SECTIONS):
+        msg = (
+            f"Source '{source.name}': {path.name} has the keys {', '.join(about) or 'none'}; "
+            f"expected scans under {' or '.join(_SECTIONS)}."
+        )
+        raise ManifestError(msg)
+    for section in _SECTIONS:
         items = about.get(section, [])
         if not isinstance(items, list):
             msg = f"Source '{source.name}': {path.name}: {section} is no list; expected one."

@@ -32,6 +32,13 @@ def test_several_scans_of_a_folder_may_share_its_labels(root):
     assert [scan.labels for scan in found] == [root / "p1/seg.nii.gz"] * 2
 
 
+def test_a_list_under_other_keys_is_refused_with_those_that_are_read(root):
+    (root / "l.json").write_text(json.dumps({"train": [{"image": "a.nii.gz"}], "seed": 1}))
+    told = "has the keys train, seed; expected scans under training or validation"
+    with pytest.raises(ManifestError, match=told):
+        scans(root, layout="datalist", scans=str(root / "l.json"))
+
+
 def test_the_first_channel_is_that_of_the_lowest_number(root):
     touch(root, "imagesTr/a_0000.nii.gz")
     for channels, is_ct in (({"1": "PET", "0": "CT"}, True), ({"10": "CT", "9": "PET"}, False)):
@@ -49,10 +56,21 @@ def test_files_that_may_hold_scans_are_not_passed_over_without_a_word(root, capl
     assert "passes over 2 files that may hold scans: .hdr, .zip (old/b.hdr)" in caplog.text
     caplog.clear()
     scans(root, names="hashed")
-    assert "passes over 2 files that may hold scans: .hdr, .zip. Give" in caplog.text
+    assert "passes over 2 files that may hold scans: .hdr, .zip. Give them" in caplog.text
     caplog.clear()
     scans(root, layout="glob", images="*.nii.gz")
     assert not caplog.text
+
+
+def test_scan_files_that_are_no_ct_by_their_bids_name_are_not_passed_over_without_a_word(
+    root, caplog
+):
+    touch(root, "sub-1/ct/sub-1_ct.nii.gz", "sub-2/scan.nii.gz", "sub-2/T1w.mha")
+    for layout in ("auto", "bids"):
+        caplog.clear()
+        assert len(scans(root, layout=layout)) == 1
+        told = "passes over 2 files that may hold scans: .mha, .nii.gz (sub-2/T1w.mha)"
+        assert told in caplog.text
 
 
 def test_an_archive_in_an_archive_is_not_passed_over_without_a_word(root, caplog):
