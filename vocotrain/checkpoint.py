@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from vocotrain.errors import CheckpointError
 from vocotrain.run_folder import whole_folder, write_json
+from vocotrain.weight_files import write_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 TENSORS_NAME = "state.safetensors"
 STATE_NAME = "state.json"
 FORMAT = 1
+_NOT_WRITTEN = (
+    "The checkpoint of step {} was not written; those before it are whole. Make room, or mend what "
+    "is wrong with the disk, and go on with --resume."
+)
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -59,21 +64,32 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        OSError: The file system refuses, such as a full disk; what was written is removed.
     """
     path = folder / f"step-{checkpoint.step:08d}"
-    with whole_folder(path) as temporary:
-        tensors = {name: value.detach().contiguous() for name, value in checkpoint.tensors.items()}
-        save_file(tensors, temporary / TENSORS_NAME)
-        state = {
-            "format": FORMAT,
-            "step": checkpoint.step,
-            "sha256": _sha256(temporary / TENSORS_NAME),
-            **checkpoint.state,
-        }
-        write_json(temporary / STATE_NAME, state)
+    try:
+        with whole_folder(path) as temporary:
+            _write(checkpoint, temporary)
+    except OSError as error:
+        error.add_note(_NOT_WRITTEN.format(checkpoint.step))
+        raise
     for _, old in _found(folder)[keep:]:
         shutil.rmtree(old)
     return path
+
+
+def _write(checkpoint: Checkpoint, folder: Path) -> None:
+    tensors = {name: value.detach().contiguous() for name, value in checkpoint.tensors.items()}
+    write_tensors(tensors, folder / TENSORS_NAME)
+    state = {
+        "format": FORMAT,
+        "step": checkpoint.step,
+        "sha256": _sha256(folder / TENSORS_NAME),
+        **checkpoint.state,
+    }
+    write_json(folder / STATE_NAME, state)
 
 
 def load_newest(folder: Path, *, on_damaged: Callable[[str], None]) -> Checkpoint | None:

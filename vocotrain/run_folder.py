@@ -81,11 +81,16 @@ def locked(out: Path) -> Iterator[None]:
 def write_text(path: Path, text: str) -> None:
     """Write a small file whole: under a temporary name, synced, then renamed."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        # a write to a full disk does not say of which file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     sync_folder(path.parent)
 
 
@@ -99,13 +104,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that becomes `path` when the block ends well, in one rename.
 
     What was at `path` is replaced. A kill at any moment leaves the old folder, the new one, or
-    none, but never a part of one.
+    none, but never a part of one. An error in the block removes what it wrote: disks get full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    yield temporary
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     # safetensors makes its files readable by their owner alone; the folder knows the umask
     readable = temporary.stat().st_mode & 0o666
     for file in temporary.iterdir():

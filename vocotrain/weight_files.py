@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -30,6 +31,8 @@ METADATA_KEY = "voco"
 """All metadata is one JSON text under this key: the header is then the same bytes each time."""
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+
 FINAL = Path("checkpoints") / "final"
 """Where a run folder keeps its final weights."""
 
@@ -60,13 +63,31 @@ def save_weights(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        save_file(tensors, partial, metadata={METADATA_KEY: text})
+        write_tensors(tensors, partial, {METADATA_KEY: text})
         _to_disk(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     _to_disk(path.parent)
     return path
+
+
+def write_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: The file system refuses, such as a full disk; safetensors has its own error for it.
+    """
+    try:
+        save_file(dict(tensors), path, metadata=metadata)
+    except SafetensorError as error:
+        number = _OS_ERROR.search(str(error))
+        if number is None:
+            raise
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def describe(model: nn.Module) -> dict[str, Any]:

@@ -72,3 +72,9 @@ def test_an_unforeseen_error_says_so_and_names_debug():
 
 def test_an_error_without_words_is_called_by_its_kind():
     assert sentence(MemoryError()) == "MemoryError"
+
+
+def test_a_full_disk_is_told_with_what_to_do():
+    said = sentence(OSError(errno.ENOSPC, "No space left on device", "out/a.nii.gz"))
+    assert "No space left on device: 'out/a.nii.gz'" in said
+    assert "Make room there" in said

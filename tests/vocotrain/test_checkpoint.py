@@ -1,7 +1,9 @@
+import errno
 import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from vocotrain.checkpoint import (
@@ -36,6 +38,23 @@ def save(folder, step=1, keep=9, tensors=None, **state):
 def newest(folder):
     damaged = []
     return load_newest(folder, on_damaged=damaged.append), damaged
+
+
+def test_a_full_disk_is_an_oserror_that_leaves_nothing_of_the_checkpoint(tmp_path, monkeypatch):
+    """safetensors has an error of its own for it, and what it wrote would fill the disk."""
+
+    def full(_tensors, path, **_more):
+        path.write_bytes(b"a part of it")
+        msg = "Error while serializing: I/O error: No space left on device (os error 28)"
+        raise SafetensorError(msg)
+
+    save(tmp_path, step=1)
+    monkeypatch.setattr("vocotrain.weight_files.save_file", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save(tmp_path, step=2)
+    assert caught.value.errno == errno.ENOSPC
+    assert "checkpoint of step 2 was not written; those before it are" in caught.value.__notes__[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
 def test_what_is_restored_goes_on_as_what_was_saved(tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -34,6 +35,16 @@ def test_a_file_is_no_folder(tmp_path):
 def test_a_folder_without_settings_is_no_run(tmp_path):
     with pytest.raises(CheckpointError, match=r"has no config\.yaml, so it is no run"):
         check_is_run(tmp_path)
+
+
+def test_a_full_disk_is_told_with_the_file_and_leaves_none(tmp_path, monkeypatch):
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("vocotrain.run_folder.os.fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*data\.json'"):
+        write_json(tmp_path / "data.json", {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_killed_process_keeps_nobody_out(tmp_path):
