@@ -149,7 +149,8 @@ def process_scan(
             # No fault of the scan: something beside it is written, such as what is unpacked.
             msg = f"No room to process {scan.id}: {error.strerror}. Make room, and resume."
             raise DiskFullError(msg) from error
-        msg = f"{scan.id}: {scan.image} cannot be read ({error.strerror or error})."
+        where = error.filename or scan.image
+        msg = f"{scan.id}: {where} cannot be read ({error.strerror or error})."
         raise UnreadableScanError(msg, code="unreadable") from error
 
 

@@ -14,7 +14,9 @@ from pydicom.uid import (
 from tests.vocodata.dicom_series import GAP_MM, HU, dataset, rewrite, write_series
 from vocodata.discover import find_scans
 from vocodata.errors import UnreadableScanError
+from vocodata.ingest import process_scan
 from vocodata.manifest import load_manifest
+from vocodata.presets import preset
 from vocodata.readers import read_header, read_volume
 
 
@@ -88,6 +90,17 @@ def test_a_last_slice_that_never_arrived_does_not_shorten_its_series(tmp_path, c
     (scan,) = scans(tmp_path / "d")
     with pytest.raises((UnreadableScanError, FileNotFoundError), match="IM0007"):
         read_volume(scan.image, files=scan.files)
+
+
+def test_a_slice_that_cannot_be_read_is_named(tmp_path):
+    folder = write_series(tmp_path / "d" / "p1")
+    (folder / "0003.dcm").unlink()
+    (folder / "0003.dcm").symlink_to("0003.dcm")
+    (scan,) = scans(tmp_path / "d")
+    with pytest.raises(
+        UnreadableScanError, match=r"^src/p1: .*0003\.dcm cannot be read \(Too many"
+    ):
+        process_scan(scan, preset("demo"))
 
 
 def test_a_damaged_file_named_dicom_counts_in_each_series_of_its_folder(tmp_path):
