@@ -8,10 +8,13 @@ scans out can say what had been looked for:
     # checked = 24
     # leaking = 1
     btcv/case3
+
+Lists may be put together in one file: of a fact that is there again numbers are added up.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from vocodata.errors import ManifestError
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Fact = int | str
+_ID = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
+"""What a source and a scan may be called."""
 
 
 class ExclusionList(NamedTuple):
@@ -79,15 +84,24 @@ def read_exclusion_list(path: Path) -> ExclusionList:
         words, _, comment = line.partition("#")
         key, equals, value = (part.strip() for part in comment.partition("="))
         if equals and key.isidentifier() and not words.strip():
-            facts[key] = int(value) if value.isdecimal() else value
+            facts[key] = _together(facts.get(key), int(value) if value.isdecimal() else value)
         elif comment.strip() and not words.strip():
             said.append(comment.strip())
-        # A YAML list of ids is taken too.
+        # A YAML list of ids is taken too, with quotes or without.
         scan = words.strip().removeprefix("- ").strip()
+        if len(scan) > 1 and scan[0] == scan[-1] and scan[0] in "'\"":
+            scan = scan[1:-1]
         if not scan:
             continue
-        if scan.count("/") != 1:
+        if not _ID.fullmatch(scan):
             msg = f"{path}, line {number}: {scan!r} is no id; expected source/name."
             raise ManifestError(msg)
         scans.add(scan)
     return ExclusionList(frozenset(scans), said[0] if said else "", facts)
+
+
+def _together(before: Fact | None, now: Fact) -> Fact:
+    """A fact of two searches."""
+    if isinstance(before, int) and isinstance(now, int):
+        return before + now
+    return now if before in (None, now) else f"{before}, {now}"

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from vocodata.exclusions import Fact
 
+_COUNTS = ("checked", "leaked", "leaking", "unreadable")
+
 
 @dataclass(frozen=True)
 class UsedList:
@@ -56,27 +58,39 @@ class Exclusions:
         """The figure of the leak checks made on this very store; None if there was none.
 
         `checked` scans of the other side, `leaked` of them in the store, `unreadable` that nothing
-        is known of. The store's copies of them, `leaking`, are all among the scans left out.
+        is known of. The store's copies of them, `leaking`, are all among the scans left out, unless
+        a list was changed by hand, which `warnings` says.
         """
-        keys = ("checked", "leaked", "leaking", "unreadable")
         made_here = [
-            each.facts
+            counts
             for each in self.lists
-            if "leaked" in each.facts and each.facts.get("store_digest") == self.store_digest
+            if each.facts.get("store_digest") == self.store_digest
+            and len(counts := _counts(each.facts)) == len(_COUNTS)
         ]
-        if not made_here:
-            return None
-        return {key: sum(int(facts.get(key, 0)) for facts in made_here) for key in keys}
+        return {key: sum(each[key] for each in made_here) for key in _COUNTS} if made_here else None
 
     @property
     def warnings(self) -> list[str]:
-        """A sentence for each list that names scans which the store does not have."""
-        return [
+        """A sentence for each list that names scans which the store does not have, or too few."""
+        unknown = [
             f"{len(each.unknown)} of the scans that {each.name} (data.exclude) lists are not in "
             f"the store, the first is {each.unknown[0]}."
             for each in self.lists
             if each.unknown
         ]
+        fewer = [
+            f"{each.name} (data.exclude) lists {listed} scans; its search had found {found}. "
+            "Were lines taken out? Those scans are trained on."
+            for each in self.lists
+            if (found := _counts(each.facts).get("leaking", 0))
+            > (listed := each.excluded + len(each.unknown))
+        ]
+        return unknown + fewer
+
+
+def _counts(facts: Mapping[str, Fact]) -> dict[str, int]:
+    """Of a leak check; what a person wrote in place of a number is none."""
+    return {key: n for key in _COUNTS if isinstance(n := facts.get(key), int)}
 
 
 def read_excluded(

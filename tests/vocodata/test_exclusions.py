@@ -26,11 +26,32 @@ def test_a_list_says_why_and_what_its_search_had_found(tmp_path):
     assert read_exclusion_list(path).facts == {}
 
 
-def test_a_line_that_is_no_id_is_refused(tmp_path):
+@pytest.mark.parametrize("line", ["nothing", "a/1, b/2", "a/b/1", "a/1 near", "\"a/1'", "/1"])
+def test_a_line_that_is_no_id_is_refused(line, tmp_path):
     path = tmp_path / "list.txt"
-    path.write_text("a/1\nnothing\n")
-    with pytest.raises(ManifestError, match="line 2: 'nothing' is no id"):
+    path.write_text(f"a/1\n{line}\n")
+    with pytest.raises(ManifestError, match=r"line 2: .* is no id"):
         read_exclusions(path)
+
+
+def test_quotes_as_yaml_has_them_are_no_part_of_an_id(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("- 'a/1'\n- \"b/2\"  # twice\nb/2\n")
+    assert read_exclusions(path) == {"a/1", "b/2"}
+
+
+def test_facts_of_lists_that_were_put_together_are_added_up(tmp_path):
+    path = tmp_path / "list.txt"
+    one, other = (
+        exclusion_text(["a/1"], why=why, facts={"against": why, "checked": count, "digest": "x"})
+        for why, count in (("tests", 3), ("more", 4))
+    )
+    path.write_text(one + other)
+    assert read_exclusion_list(path).facts == {
+        "against": "tests, more",
+        "checked": 7,
+        "digest": "x",
+    }
 
 
 def test_a_list_that_is_not_there_is_refused(tmp_path):

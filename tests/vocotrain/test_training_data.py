@@ -58,6 +58,20 @@ def test_a_check_of_another_store_is_no_figure_of_this_one(store, tmp_path):
     assert bill["exclusion_lists"][0]["facts"] == facts
 
 
+def test_a_list_that_a_person_shortened_is_told_and_words_for_numbers_are_no_figure(
+    store, tmp_path
+):
+    digest = open_store(store).digest
+    facts = {"checked": 9, "unreadable": 0, "leaked": 2, "leaking": 2, "store_digest": digest}
+    (tmp_path / "l.txt").write_text(exclusion_text(["clinic/a"], why="leaks", facts=facts))
+    config = small_run(store, tmp_path, f"data.exclude=[{tmp_path}/l.txt]")
+    (warning,) = look_up_data(config).excluded.warnings
+    assert warning.startswith("l.txt (data.exclude) lists 1 scans; its search had found 2.")
+    facts |= {"leaked": "two"}
+    (tmp_path / "l.txt").write_text(exclusion_text(["clinic/a"], why="leaks", facts=facts))
+    assert look_up_data(config).bill["leaks"] is None
+
+
 def test_lists_that_leave_nothing_or_are_not_there_are_refused(store, tmp_path):
     (tmp_path / "l.txt").write_text("clinic/a\nclinic/b\n")
     config = small_run(store, tmp_path, f"data.exclude=[{tmp_path}/l.txt]")
