@@ -23,7 +23,7 @@ from vocotrain.run_folder import whole_folder, write_json
 from vocotrain.weight_files import write_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -92,12 +92,15 @@ def _write(checkpoint: Checkpoint, folder: Path) -> None:
     write_json(folder / STATE_NAME, state)
 
 
-def load_newest(folder: Path, *, on_damaged: Callable[[str], None]) -> Checkpoint | None:
+def load_newest(
+    folder: Path, *, on_damaged: Callable[[str], None], needs: Sequence[str] = ()
+) -> Checkpoint | None:
     """Read the newest checkpoint that is whole.
 
     Args:
         folder: `checkpoints/` of the run.
         on_damaged: Called with a sentence for each newer one that is not.
+        needs: Names that its state or its tensors must have; one without is of another kind.
 
     Returns:
         The checkpoint, or None if none was ever written.
@@ -108,7 +111,7 @@ def load_newest(folder: Path, *, on_damaged: Callable[[str], None]) -> Checkpoin
     found = _found(folder)
     for _, path in found:
         try:
-            return _load(path)
+            return _load(path, needs)
         except CheckpointError as error:
             on_damaged(str(error))
     if found:
@@ -180,7 +183,7 @@ def _found(folder: Path) -> list[tuple[int, Path]]:
     return sorted(((int(match[1]), path) for match, path in named), reverse=True)
 
 
-def _load(path: Path) -> Checkpoint:
+def _load(path: Path, needs: Sequence[str]) -> Checkpoint:
     try:
         state = json.loads((path / STATE_NAME).read_text(encoding="utf-8"))
         if state["format"] != FORMAT:
@@ -189,17 +192,21 @@ def _load(path: Path) -> Checkpoint:
         if _sha256(path / TENSORS_NAME) != state["sha256"]:
             msg = f"Checkpoint {path} is damaged: {TENSORS_NAME} is not what {STATE_NAME} says."
             raise CheckpointError(msg)
-        return Checkpoint(int(state["step"]), load_file(path / TENSORS_NAME), state)
+        found = Checkpoint(int(state["step"]), load_file(path / TENSORS_NAME), state)
     except (
         OSError,
-        json.JSONDecodeError,
-        UnicodeDecodeError,
         KeyError,
         TypeError,
+        ValueError,
         SafetensorError,
     ) as error:
         msg = f"Checkpoint {path} is damaged: {type(error).__name__}: {error}."
         raise CheckpointError(msg) from error
+    missing = [name for name in needs if name not in found.state and name not in found.tensors]
+    if missing:
+        msg = f"Checkpoint {path} is of another kind of run: it lacks {', '.join(missing)}."
+        raise CheckpointError(msg)
+    return found
 
 
 def _sha256(path: Path) -> str:

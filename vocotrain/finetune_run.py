@@ -67,6 +67,9 @@ MAY_CHANGE_ON_RESUME = frozenset(
 )
 """Keys that a resumed run may have otherwise; the store may move, but its digest must stay."""
 
+_SAVED = ("scaler", "weights_share", "logged_step", "best", "loss_sum")
+"""What a checkpoint of fine-tuning holds beside weights and moments."""
+
 
 @dataclass(eq=False)
 class FinetuneRun:
@@ -193,7 +196,7 @@ def _assembled(
     def warn(message: str) -> None:
         on_event(ProgressEvent("warning", 0, plan.steps, {"message": message}))
 
-    found = load_newest(out / CHECKPOINTS_NAME, on_damaged=warn) if resume else None
+    found = load_newest(out / CHECKPOINTS_NAME, on_damaged=warn, needs=_SAVED) if resume else None
     share = found.state["weights_share"] if found else _start_from_weights(config, model, out)
     sites = all_sites(lesson.store, lesson.split, seed=seed)
     model = model.to(device)

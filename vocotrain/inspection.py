@@ -15,12 +15,12 @@ from vocodata.store import open_store
 from vocotrain.errors import ConfigError
 from vocotrain.run_folder import CHECKPOINTS_NAME, CONFIG_NAME
 from vocotrain.run_record import read_run
-from vocotrain.weight_files import read_metadata, read_weights
+from vocotrain.weight_files import PICKLE_SUFFIXES, read_metadata, read_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth"})
+WEIGHT_SUFFIXES = frozenset({".safetensors", *PICKLE_SUFFIXES}) - {".tar"}
 PACKAGES = ("voco-toolkit", "torch", "monai", "numpy", "numba", "zarr", "dask", "triton")
 
 Kind = Literal["toolkit", "store", "run", "weights", "scan"]

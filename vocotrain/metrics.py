@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from vocotrain.run_folder import METRICS_NAME, TENSORBOARD_NAME, write_text
+from vocotrain.run_folder import METRICS_NAME, TENSORBOARD_NAME, whole_lines, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,9 +124,4 @@ class MetricsLog:
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:
-    """Whole lines of steps up to `step`; a kill may have cut the last line anywhere."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("}\n")]
-    return [line for line in whole if json.loads(line)["step"] <= step]
+    return [f"{line}\n" for line in whole_lines(path) if json.loads(line)["step"] <= step]

@@ -49,6 +49,9 @@ _WARMUP_TOO_LONG = (
     "Set a shorter warm-up, or train longer."
 )
 
+_SAVED = ("scaler", "means_count", "logged_step", "means.sums")
+"""What a checkpoint of pretraining holds beside weights and moments."""
+
 
 @dataclass(eq=False)
 class Run:
@@ -201,7 +204,7 @@ def _assembled(
     def warn(message: str) -> None:
         on_event(ProgressEvent("warning", 0, config.train.steps, {"message": message}))
 
-    found = load_newest(out / CHECKPOINTS_NAME, on_damaged=warn) if resume else None
+    found = load_newest(out / CHECKPOINTS_NAME, on_damaged=warn, needs=_SAVED) if resume else None
     if found is not None:
         restore(objective, optimizer, found.tensors)
         scaler.load_state_dict(found.state["scaler"])

@@ -17,6 +17,7 @@ from vocotrain.run_folder import (
     ENVIRONMENT_NAME,
     METRICS_NAME,
     check_is_run,
+    whole_lines,
 )
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def read_run(path: Path) -> RunRecord:
         path=path,
         environment=_json(path / ENVIRONMENT_NAME),
         data=_json(path / DATA_NAME),
-        lines=tuple(_lines(path / METRICS_NAME)),
+        lines=tuple(json.loads(line) for line in whole_lines(path / METRICS_NAME)),
     )
 
 
@@ -92,13 +93,7 @@ def _json(path: Path) -> Line:
     except ValueError as error:
         msg = f"{path} is not JSON ({error}); expected what a run wrote. Restore the file."
         raise CheckpointError(msg) from error
-    assert isinstance(value, dict)
+    if not isinstance(value, dict):
+        msg = f"{path} holds {type(value).__name__}; expected names and values. Restore the file."
+        raise CheckpointError(msg)
     return value
-
-
-def _lines(path: Path) -> list[Line]:
-    """Whole lines; a run that was killed may have cut the last one anywhere."""
-    if not path.exists():
-        return []
-    whole = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    return [json.loads(line) for line in whole]

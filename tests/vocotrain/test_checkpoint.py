@@ -113,8 +113,11 @@ def test_no_checkpoint_is_not_an_error(tmp_path):
         lambda path: (path / "state.json").write_bytes(b'{"step": 2\xff'),
         lambda path: (path / "state.json").write_text("{}"),
         lambda path: (path / "state.json").write_text("[]"),
+        lambda path: (path / "state.json").write_text(
+            (path / "state.json").read_text().replace('"step": 2', '"step": "x"')
+        ),
     ],
-    ids=["zeros", "no tensors", "no state", "not utf-8", "no keys", "no object"],
+    ids=["zeros", "no tensors", "no state", "not utf-8", "no keys", "no object", "no step"],
 )
 def test_a_damaged_one_is_passed_over(tmp_path, damage):
     save(tmp_path, 1)
@@ -157,3 +160,12 @@ def test_what_is_not_finite_is_named():
         "whole": torch.ones(2, dtype=torch.int64),
     }
     assert non_finite(tensors) == ["bad"]
+
+
+def test_a_checkpoint_of_another_kind_of_run_is_passed_over(tmp_path):
+    save(tmp_path, step=1, scaler={})
+    save(tmp_path, step=2)
+    damaged = []
+    found = load_newest(tmp_path, on_damaged=damaged.append, needs=["scaler", "a"])
+    assert found.step == 1
+    assert "of another kind of run: it lacks scaler" in damaged[0]

@@ -158,7 +158,7 @@ def test_without_held_out_scans_nothing_is_measured(store, tmp_path):
     [
         (
             ("task.name=demo-organ",),
-            r"task 'demo-organ' is not in tasks\.yaml; did you mean 'demo-organs'\?$",
+            r"task 'demo-organ' is not in tasks\.yaml; .* Did you mean 'demo-organs'\?$",
         ),
         (("task.roi_vox=[20,20,20]",), r"roi_vox of task 'demo-organs' is \[20, 20, 20\]"),
         (("data.train=[phantom/*]",), "phantom/03 would be trained on and held out"),

@@ -56,7 +56,8 @@ def test_lines_past_the_resumed_step_are_dropped(tmp_path):
         log.write(step, {"loss": float(step)})
         log.close()
     path = tmp_path / "metrics.jsonl"
-    path.write_text(path.read_text() + '{"step": 8, "lo')  # a kill cut it
+    cut = b'\x00\xff\x00}\n{"step": 8, "lo'  # by a power cut, and by a kill
+    path.write_bytes(path.read_bytes() + cut)
     log = MetricsLog(tmp_path, step=4)
     log.write(5, {"loss": 0.5})
     log.close()

@@ -22,6 +22,13 @@ def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path):
     assert record.last("nothing") is None
 
 
+def test_lines_that_a_power_cut_left_are_left_out(tmp_path):
+    write_run(tmp_path)
+    cut = b'\x00\x00{"step": 1}\n[1]\n{"step": }\n\xff\xfe}\n{"step": 4, "loss": 1.5}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(cut)
+    assert read_run(tmp_path).lines == ({"step": 4, "loss": 1.5},)
+
+
 def test_a_number_is_read_where_it_was_written(tmp_path):
     lines = [{"step": 1, "loss": 2.0}, {"step": 5, "loss": 1.0, "gap": 0.3}]
     record = read_run(write_run(tmp_path, "".join(json.dumps(line) + "\n" for line in lines)))
@@ -44,6 +51,9 @@ def test_a_damaged_file_is_named(tmp_path):
     write_run(tmp_path)
     (tmp_path / "data.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"data\.json is not JSON"):
+        read_run(tmp_path)
+    (tmp_path / "data.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"data\.json holds list; expected names and"):
         read_run(tmp_path)
 
 
