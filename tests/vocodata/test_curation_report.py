@@ -73,6 +73,9 @@ def test_duplicates_stand_side_by_side(built):
     page = page_of(store, [Cluster("near", ("btcv/case0", "btcv/case1"))])
     part = page.split('class="duplicates"')[1].split("</section>")[0]
     assert re.findall(r'data-id="(.*?)"', part) == ["btcv/case0", "btcv/case1"]
+    assert "more, which" not in part
+    many = page_of(store, [Cluster("near", tuple(f"btcv/case{n % 5}" for n in range(1204)))])
+    assert "And 1,200 more, which <code>voco data dedup</code> names." in many
 
 
 def test_hostile_names_are_only_names(built):
@@ -226,6 +229,22 @@ def test_an_address_can_carry_a_search(built, tmp_path):
     look = "<script>document.title = document.getElementById('matches').textContent</script>"
     text = page_of(open_store(built), []).replace("</body>", f"{look}</body>")
     assert browsed(text, tmp_path, [], "#case3")[1] == "1 of 6"
+
+
+@pytest.mark.slow
+@needs_browser
+def test_long_names_break_neither_the_page_nor_the_columns_beside_them(built, tmp_path):
+    # Lines of the second column, and by how much the page is wider than the window.
+    look = """<script>
+    const text = document.createRange();
+    text.selectNodeContents(document.querySelector("#rows td:nth-child(2)"));
+    const root = document.documentElement;
+    const wider = root.scrollWidth - root.clientWidth;
+    document.title = [text.getClientRects().length, wider].join();
+    </script>"""
+    out = [ExcludedRow("s" * 64, "n" * 129, "screenshot", "")]
+    text = page_of(republished(built, [], out), []).replace("</body>", f"{look}</body>")
+    assert browsed(text, tmp_path, [])[1] == "1,0"
 
 
 @pytest.mark.slow
