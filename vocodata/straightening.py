@@ -12,6 +12,7 @@ Shape letters: X Y Z voxel axes as stored; K slices of the stack, J I the axes o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ STRAIGHT_DEGREES = 0.3
 MAX_TILT_DEGREES = 35.0
 """Gantries tilt by up to 30 degrees."""
 AIR_HU = -1024
+_MAX_VOXELS = 2**31
 # Rounding noise of headers, in voxels; less is no shift at all, so that a voxel keeps its value.
 _SHIFT_NOISE_VOX = 1e-4
 
@@ -59,7 +61,8 @@ def lean_of(shape_XYZ: Size, affine: Affine) -> Lean | None:
 
     Raises:
         GeometryError: `sheared_grid`: no two voxel axes are at right angles, or the third leans by
-            more than 35 degrees.
+            more than 35 degrees; `implausible_size`: a pixel is so small that no memory holds the
+            straight grid.
     """
     if shear_degrees(affine) <= STRAIGHT_DEGREES:
         return None
@@ -84,6 +87,12 @@ def lean_of(shape_XYZ: Size, affine: Affine) -> Lean | None:
         low, high = _reach(each, shape_XYZ[stack])
         size[axis] += high - low
         straight[:3, 3] += low * affine[:3, axis]
+    if math.prod(size) > _MAX_VOXELS:
+        msg = (
+            f"Put straight, the slices have {tuple(size)} voxels; expected at most 2^31. Repair "
+            "the header's spacing, or leave it out."
+        )
+        raise GeometryError(msg, code="implausible_size")
     return Lean(stack, tilt, (shift[0], shift[1], shift[2]), Size(*size), straight)
 
 

@@ -230,3 +230,13 @@ def test_a_nifti_with_a_leaning_sform_is_read_straight_with_its_labels(tmp_path)
     assert straight.shape_XYZ == volume.shape_XYZ
     assert np.array_equal(straight.affine, volume.affine)
     assert read_header(tmp_path / "a.nii.gz").tilt_degrees == pytest.approx(18, abs=0.01)
+
+
+def test_a_grid_that_no_memory_holds_is_refused():
+    affine = leaning(30)
+    affine[:3, 1] *= 1e-9
+    with pytest.raises(
+        GeometryError, match=r"Put straight, the slices have .* at most 2\^31"
+    ) as caught:
+        lean_of(Size(*SIZE), affine)
+    assert caught.value.code == "implausible_size"

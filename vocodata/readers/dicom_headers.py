@@ -17,11 +17,11 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from vocodata.errors import ImplausibleScanError, UnreadableScanError
+from vocodata.errors import ImplausibleScanError, UnreadableScanError, VocoDataError
 from vocodata.readers.dicom_signs import HEAD_BYTES, is_bare, is_dicom
 
 if TYPE_CHECKING:
@@ -54,8 +54,9 @@ _GROUPS = {
 }
 _HU_TYPES = {"", "HU", "US", "HU_MOD"}
 _DAMAGE = (
-    InvalidDicomError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError,
-    NotImplementedError, struct.error, zlib.error, RecursionError, OverflowError, IndexError,
+    InvalidDicomError, BytesLengthException, EOFError, OSError, ValueError, KeyError, TypeError,
+    AttributeError, NotImplementedError, struct.error, zlib.error, RecursionError, OverflowError,
+    IndexError,
 )  # fmt: skip
 
 
@@ -111,9 +112,9 @@ def series_of(file: IO[bytes] | bytes) -> str | None:
             stop_when=lambda tag, _vr, _length: tag > _SERIES_TAG,
             force=True,
         )
+        return str(dataset.get("SeriesInstanceUID", "")) if _is_image(dataset) else None
     except _DAMAGE:
         return ""
-    return str(dataset.get("SeriesInstanceUID", "")) if _is_image(dataset) else None
 
 
 def _kind(dataset: Any) -> str:  # noqa: ANN401 (pydicom's fields are dynamic)
@@ -166,21 +167,22 @@ def read_slices(path: Path) -> list[Slice]:
         ImplausibleScanError: `not_ct`, `localizer` or `not_hu`.
     """
     dataset = read_dataset(path, specific_tags=_TAGS, stop_before_pixels=True)
-    if not _is_image(dataset):
-        return []
+    # Values are parsed when they are asked for.
     try:
+        if not _is_image(dataset):
+            return []
         if "Rows" in dataset:
             return list(_slices(path, dataset))
-    except VALUE_FAULTS as error:
+        is_cut = _kind(dataset) == CTImageStorage
+    except VocoDataError:
+        raise
+    except _DAMAGE as error:
         msg = f"{path.name}: {error}; a CT slice needs it. Repair the series, or leave it out."
         raise UnreadableScanError(msg, code="corrupt_dicom") from error
-    if _kind(dataset) == CTImageStorage:
+    if is_cut:
         msg = f"{path.name} is a CT slice that ends before its pixels. Fetch it again."
         raise UnreadableScanError(msg, code="corrupt_dicom")
     return []
-
-
-VALUE_FAULTS = (AttributeError, TypeError, IndexError, KeyError, NotImplementedError, OverflowError)
 
 
 def _slices(path: Path, dataset: Any) -> Iterator[Slice]:  # noqa: ANN401 (pydicom's fields are dynamic)
@@ -226,26 +228,22 @@ def _slice(path: Path, frame: int | None, dataset: Any, holder: Callable[[str], 
     if kind.upper() not in _HU_TYPES:
         msg = f"{path.name} is scaled to {kind}; expected HU. Leave the series out."
         raise ImplausibleScanError(msg, code="not_hu")
-    try:
-        spacing = _numbers(holder, "PixelSpacing", 2)
-        return Slice(
-            path=path,
-            frame=frame,
-            series=str(dataset.SeriesInstanceUID),
-            rows=int(dataset.Rows),
-            columns=int(dataset.Columns),
-            spacing_mm=(spacing[0], spacing[1]),
-            orientation=_numbers(holder, "ImageOrientationPatient", 6),
-            position_mm=np.array(_numbers(holder, "ImagePositionPatient", 3)),
-            slope=_numbers(holder, "RescaleSlope", 1)[0],
-            intercept=_numbers(holder, "RescaleIntercept", 1)[0],
-            patient=_patient_number(dataset),
-            tilt_degrees=_number_or_none(holder, "GantryDetectorTilt"),
-            kernel=str(holder("ConvolutionKernel").get("ConvolutionKernel") or ""),
-        )
-    except (*VALUE_FAULTS, ValueError) as error:
-        msg = f"{path.name}: {error}; a CT slice needs it. Repair the series, or leave it out."
-        raise UnreadableScanError(msg, code="corrupt_dicom") from error
+    spacing = _numbers(holder, "PixelSpacing", 2)
+    return Slice(
+        path=path,
+        frame=frame,
+        series=str(dataset.SeriesInstanceUID),
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        spacing_mm=(spacing[0], spacing[1]),
+        orientation=_numbers(holder, "ImageOrientationPatient", 6),
+        position_mm=np.array(_numbers(holder, "ImagePositionPatient", 3)),
+        slope=_numbers(holder, "RescaleSlope", 1)[0],
+        intercept=_numbers(holder, "RescaleIntercept", 1)[0],
+        patient=_patient_number(dataset),
+        tilt_degrees=_number_or_none(holder, "GantryDetectorTilt"),
+        kernel=str(holder("ConvolutionKernel").get("ConvolutionKernel") or ""),
+    )
 
 
 def _refuse_not_ct(path: Path, dataset: Any) -> None:  # noqa: ANN401 (pydicom)

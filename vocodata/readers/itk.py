@@ -62,7 +62,7 @@ def read_labels(path: Path) -> Volume:
 def read_header(path: Path) -> Header:
     """Size and place of an MHA, MHD or NRRD file, no voxels read."""
     text = read_text_header(path)
-    missing = next((name for name in text.data_names if not (path.parent / name).is_file()), None)
+    missing = next((name for name in text.data_names if not _is_file(path.parent / name)), None)
     if missing is not None:
         msg = (
             f"{path.name} says that its voxels lie in {missing}, which is not there; expected it "
@@ -109,6 +109,14 @@ def _read(path: Path) -> tuple[NDArray[Any], Affine]:
     image = _guarded(lambda: sitk.ReadImage(str(path)), path)
     voxels_ZYX = sitk.GetArrayFromImage(image).reshape(header.shape_XYZ[::-1])
     return voxels_ZYX.transpose(2, 1, 0), header.affine
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # A name longer than any can be.
+        return False
 
 
 def _guarded(read: Any, path: Path) -> Any:  # noqa: ANN401 (SimpleITK is untyped)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 META_SUFFIXES: Final = (".mha", ".mhd")
-_MAX_BYTES, _MAX_FILES = 1 << 20, 10_000
+_MAX_BYTES, _MAX_FILES, _MAX_AXES = 1 << 20, 10_000, 10
 _DATA_KEYS = {"elementdatafile", "data file", "datafile"}
 _META_GEOMETRY = (
     ("TransformMatrix", "Rotation", "Orientation"),
@@ -48,10 +48,9 @@ def read_text_header(path: Path) -> TextHeader:
 
     Raises:
         UnreadableScanError: The voxels are said to lie outside the header's folder, or in files
-            that cannot be counted (`corrupt_header`).
+            that cannot be counted, or a MetaImage has more axes than any (`corrupt_header`).
     """
     is_meta = path.suffix.lower() in META_SUFFIXES
-    separator = "=" if is_meta else ":"
     fields: dict[str, str] = {}
     listed: list[str] = []
     end, where = 0, ""
@@ -62,8 +61,11 @@ def read_text_header(path: Path) -> TextHeader:
             if _is_list(where):
                 listed += [text] if text else []
                 continue
-            key, _, value = (part.strip() for part in text.partition(separator))
+            # MetaImage may have either sign.
+            key, value = (*(part.strip() for part in re.split("[=:]", text, maxsplit=1)), "")[:2]
             fields[key if is_meta else key.lower()] = value
+            if key == "NDims":
+                _refuse_many_axes(value, path)
             if key.lower() in _DATA_KEYS:
                 where = value
             if (is_meta and where and not _is_list(where)) or not (is_meta or text):
@@ -96,6 +98,17 @@ def refuse_guessed_geometry(header: TextHeader, path: Path) -> None:
             "unknown. Write it into the header, or leave the scan out."
         )
         raise GeometryError(msg, code="no_geometry")
+
+
+def _refuse_many_axes(value: str, path: Path) -> None:
+    """SimpleITK writes beyond its memory for more."""
+    number = re.match(r"\d+(?![\d.eE])", value)
+    if number is None or not 1 <= int(number.group()) <= _MAX_AXES:
+        msg = (
+            f"{path.name} has {value[:20]!r} axes (NDims); expected 3, at most {_MAX_AXES}. The "
+            "header is damaged."
+        )
+        raise UnreadableScanError(msg, code="corrupt_header")
 
 
 def _is_list(where: str) -> bool:

@@ -150,3 +150,17 @@ def test_a_stack_of_two_regions_may_have_two_kernels(tmp_path):
 def test_values_that_begin_above_the_lowest_bit_are_refused(tmp_path):
     folder = write_series(tmp_path / "s", change=lambda _: {"BitsStored": 12})
     refused(folder, "stores 12 bits up to bit 15", "unsupported_dicom")
+
+
+@pytest.mark.parametrize("tag", [b"\x28\0\x10\0US", b"\x08\0\x60\0CS", b"\x02\0\x02\0UI"])
+def test_a_value_that_cannot_be_parsed_is_a_damaged_file(tmp_path, tag):
+    folder = write_series(tmp_path / "d" / "p1")
+    content = (folder / "0003.dcm").read_bytes()
+    at = content.index(tag)
+    # An unsigned short of one byte, or a type of value that there is not.
+    changed = b"\x01\0" if tag.endswith(b"US") else b"\x02\0"
+    kind = tag[:4] + (b"US" if tag.endswith(b"US") else b"Q7")
+    content = content[:at] + kind + changed + content[at + 8 :]
+    (folder / "0003.dcm").write_bytes(content)
+    (scan,) = scans(tmp_path / "d")
+    refused(scan.image, "0003.dcm", files=scan.files)

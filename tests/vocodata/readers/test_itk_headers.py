@@ -86,6 +86,18 @@ def test_a_header_that_counts_files_without_end_is_refused(tmp_path):
     refused(tmp_path / "a.mhd", "names 99999999 files", "corrupt_header")
 
 
+@pytest.mark.parametrize("axes", ["NDims = 543", "NDims : 99", "NDims = 9e9", "NDims = x"])
+def test_more_axes_than_simpleitk_has_memory_for_are_refused(tmp_path, axes):
+    (tmp_path / "a.raw").write_bytes(raw())
+    (tmp_path / "a.mhd").write_text(META.format("a.raw").replace("NDims = 3", axes))
+    refused(tmp_path / "a.mhd", r"axes \(NDims\); expected 3, at most 10", "corrupt_header")
+
+
+def test_a_file_of_voxels_with_a_name_longer_than_any_is_missing(tmp_path):
+    (tmp_path / "a.mhd").write_text(META.format("a" * 300))
+    refused(tmp_path / "a.mhd", "which is not there", "file_missing")
+
+
 @pytest.mark.parametrize(("cut", "code"), [(0, "corrupt_gzip"), (9, "truncated_gzip")])
 def test_compressed_voxels_beside_their_header_are_proved(tmp_path, cut, code):
     sitk.WriteImage(sitk.GetImageFromArray(HU.transpose(2, 1, 0)), str(tmp_path / "a.mhd"), True)
