@@ -8,6 +8,7 @@ pair is in vocodata/fingerprint.py; fingerprints lie in the catalogue, so no vox
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from vocodata.store.store import Store
 
+_log = logging.getLogger(__name__)
 Kind = Literal["exact", "near"]
 MIN_SHARED_MARKS = 4
 """Slices of 32-bit sums that two scans have in common, for one to hold a stretch of the other."""
@@ -75,8 +77,17 @@ def find_duplicates(store: str | Path | Store) -> list[Cluster]:
 
 
 def store_fingerprints(store: str | Path | Store) -> dict[str, Fingerprint]:
-    """Fingerprints of a store's scans by id, as the catalogue has them."""
-    table = (open_store(store) if isinstance(store, str | Path) else store).catalog()
+    """Fingerprints of a store's scans by id, as the catalogue has them.
+
+    Of a store whose build has not finished a warning is logged: what is not there is not found.
+    """
+    opened = open_store(store) if isinstance(store, str | Path) else store
+    if not opened.attributes["complete"]:
+        _log.warning(
+            f"{opened.root}: its build has not finished, so scans still to come are not looked at. "
+            "Build with --resume, then look again."
+        )
+    table = opened.catalog()
     texts = table.column("fingerprint").to_pylist()
     ids = table.column("id").to_pylist()
     try:

@@ -36,7 +36,8 @@ def store_statistics(store: str | Path | Store) -> dict[str, Any]:
         store: A store, or its folder.
 
     Returns:
-        `found`, `stored`, `flagged`, `excluded`; `sources` with the same counts each; `flags` and
+        `complete`, whether the build has finished; `found`, `stored`, `flagged`, `excluded`;
+        `sources` with the same counts each; `flags` and
         `reasons` with counts; `licences`; `voxels`, `bytes`; `histograms` with edges and counts.
 
     Raises:
@@ -52,6 +53,7 @@ def store_statistics(store: str | Path | Store) -> dict[str, Any]:
     left_out = Counter(excluded.column("source").to_pylist())
     return {
         "store": str(opened.root),
+        "complete": bool(opened.attributes["complete"]),
         "found": table.num_rows + excluded.num_rows,
         "stored": table.num_rows,
         "flagged": sum(flagged.values()),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vocodata.curation_report import page_of, sample_of, write_curation_report
-from vocodata.duplicates import Cluster
+from vocodata.duplicates import Cluster, find_duplicates
 from vocodata.errors import StoreError
 from vocodata.pictures import grey, shrunk
 from vocodata.statistics import histogram, store_statistics
@@ -89,6 +89,18 @@ def test_hostile_names_are_only_names(built):
 
 def test_an_empty_store_has_a_page(built):
     assert "No scan is there twice" in page_of(republished(built, []), [])
+
+
+def test_of_a_build_that_has_not_finished_page_figures_and_search_say_so(built, caplog):
+    rows = catalog_rows(open_store(built).catalog())
+    assert store_statistics(built)["complete"]
+    assert "has not finished" not in page_of(open_store(built), [])
+    publish(built, rows, [], found=len(rows) + 1, recipe_digest="")
+    assert not store_statistics(built)["complete"]
+    assert "has not finished" in page_of(open_store(built), [])
+    assert "has not finished" not in caplog.text
+    find_duplicates(built)
+    assert "its build has not finished, so scans still to come are not looked at" in caplog.text
 
 
 @pytest.fixture

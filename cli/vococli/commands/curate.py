@@ -33,7 +33,7 @@ def stats(store: StorePath, as_json: Json = False) -> None:
     if as_json:
         print_json(figures)
         return
-    names = ("store", "found", "stored", "flagged", "excluded", "voxels", "bytes")
+    names = ("store", "complete", "found", "stored", "flagged", "excluded", "voxels", "bytes")
     print_facts([(name, figures[name]) for name in names])
     for title in ("flags", "reasons", "licences"):
         print_table((title, "scans"), list(figures[title].items()))
