@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,19 +24,25 @@ class UsedList:
         name: Its file's name.
         why: What it says of itself.
         facts: Of the search that made it, such as how many scans it had checked.
-        excluded: Scans of the store that it lists.
+        scans: Scans of the store that it lists.
         unknown: Ids that it lists and the store does not have.
     """
 
     name: str
     why: str
     facts: Mapping[str, Fact]
-    excluded: int
+    scans: frozenset[str]
     unknown: tuple[str, ...]
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {**asdict(self), "facts": dict(self.facts), "unknown": list(self.unknown)}
+        return {
+            "name": self.name,
+            "why": self.why,
+            "facts": dict(self.facts),
+            "excluded": len(self.scans),
+            "unknown": list(self.unknown),
+        }
 
 
 @dataclass(frozen=True)
@@ -58,16 +64,20 @@ class Exclusions:
         """The figure of the leak checks made on this very store; None if there was none.
 
         `checked` scans of the other side, `leaked` of them in the store, `unreadable` that nothing
-        is known of. The store's copies of them, `leaking`, are all among the scans left out, unless
-        a list was changed by hand, which `warnings` says.
+        is known of. `leaking` are the store's copies of them, and `left_out` those that the lists
+        of these checks still name: as many, unless a person took lines out.
         """
         made_here = [
-            counts
+            (each.scans, counts)
             for each in self.lists
             if each.facts.get("store_digest") == self.store_digest
             and len(counts := _counts(each.facts)) == len(_COUNTS)
         ]
-        return {key: sum(each[key] for each in made_here) for key in _COUNTS} if made_here else None
+        if not made_here:
+            return None
+        left_out = frozenset[str]().union(*(scans for scans, _ in made_here))
+        sums = {key: sum(counts[key] for _, counts in made_here) for key in _COUNTS}
+        return sums | {"left_out": len(left_out)}
 
     @property
     def warnings(self) -> list[str]:
@@ -83,7 +93,7 @@ class Exclusions:
             "Were lines taken out? Those scans are trained on."
             for each in self.lists
             if (found := _counts(each.facts).get("leaking", 0))
-            > (listed := each.excluded + len(each.unknown))
+            > (listed := len(each.scans) + len(each.unknown))
         ]
         return unknown + fewer
 
@@ -113,5 +123,5 @@ def read_excluded(
         inside = each.scans & known
         scans |= inside
         unknown = tuple(sorted(each.scans - known))
-        lists.append(UsedList(path.name, each.why, each.facts, len(inside), unknown))
+        lists.append(UsedList(path.name, each.why, each.facts, inside, unknown))
     return Exclusions(frozenset(scans), tuple(lists), store_digest)

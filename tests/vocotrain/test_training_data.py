@@ -39,7 +39,8 @@ def test_listed_scans_are_in_no_part_and_the_bill_says_by_which_list(store, tmp_
     assert len(data.held_out) == 0
     assert data.bill["counts"] == {"trained_on": 1, "held_out": 0, "unused": 1, "excluded": 2}
     assert data.bill["excluded"] == ["clinic/a", "trial/d"]
-    assert data.bill["leaks"] == {"checked": 9, "unreadable": 1, "leaked": 2, "leaking": 1}
+    figure = {"checked": 9, "unreadable": 1, "leaked": 2, "leaking": 1, "left_out": 1}
+    assert data.bill["leaks"] == figure
     first, second = data.bill["exclusion_lists"]
     assert first == {
         "name": "leaks.txt", "why": "leaks", "facts": facts, "excluded": 1, "unknown": ["clinic/z"]
@@ -65,7 +66,9 @@ def test_a_list_that_a_person_shortened_is_told_and_words_for_numbers_are_no_fig
     facts = {"checked": 9, "unreadable": 0, "leaked": 2, "leaking": 2, "store_digest": digest}
     (tmp_path / "l.txt").write_text(exclusion_text(["clinic/a"], why="leaks", facts=facts))
     config = small_run(store, tmp_path, f"data.exclude=[{tmp_path}/l.txt]")
-    (warning,) = look_up_data(config).excluded.warnings
+    data = look_up_data(config)
+    assert (data.bill["leaks"]["leaking"], data.bill["leaks"]["left_out"]) == (2, 1)
+    (warning,) = data.excluded.warnings
     assert warning.startswith("l.txt (data.exclude) lists 1 scans; its search had found 2.")
     facts |= {"leaked": "two"}
     (tmp_path / "l.txt").write_text(exclusion_text(["clinic/a"], why="leaks", facts=facts))
