@@ -70,6 +70,11 @@ def is_writer_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def process_count() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def joined_world(device: str) -> Iterator[World]:
     """Join the other processes for as long as the block lasts.
@@ -80,7 +85,7 @@ def joined_world(device: str) -> Iterator[World]:
     Yields:
         This process's place; alone where torchrun has set nothing.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = process_count()
     if size == 1:
         yield World()
         return

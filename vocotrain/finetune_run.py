@@ -16,8 +16,10 @@ import torch
 from vocotrain.checkpoint import load_newest, restore
 from vocotrain.config import config_yaml
 from vocotrain.device import Precision, chosen_precision, device_kind
+from vocotrain.distributed import process_count
 from vocotrain.divergence import DivergenceGuard
 from vocotrain.environment import environment
+from vocotrain.errors import ConfigError
 from vocotrain.finetune_config import FinetuneConfig, load_finetune_config
 from vocotrain.lesson import Lesson, all_sites, bill_of, look_up_lesson, with_size
 from vocotrain.memory import keep_freed_memory
@@ -133,7 +135,7 @@ def opened_finetune(
     """Make a run, or take one up; the folder is locked and signals are kept while it is open.
 
     Raises:
-        ConfigError: Settings that do not fit the task, the size or the store.
+        ConfigError: Settings that do not fit the task, the size or the store; several processes.
         LabelsError: No scan has the labels that the task needs.
         WeightsMismatchError: The weights are of another size.
         WeightsFileError: The weights cannot be read.
@@ -144,6 +146,12 @@ def opened_finetune(
         ResumeMismatchError: It was started with other settings.
         StoreMismatchError: It was started on another store.
     """
+    if process_count() > 1:
+        msg = (
+            f"torchrun started {process_count()} processes, and a fine-tuning takes one; start "
+            "`voco train finetune` without torchrun."
+        )
+        raise ConfigError(msg)
     out = Path(config.out)
     kind = device_kind(config.device)
     precision = chosen_precision(config.precision, kind)

@@ -112,6 +112,13 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(store, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_several_processes_are_refused(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="torchrun started 2 processes, and a fine-tuning takes"):
+        finetune(small(store, tmp_path / "run", *SHORT))
+    assert not (tmp_path / "run").exists()
+
+
 def test_resuming_a_finished_run_changes_nothing(store, tmp_path):
     out = tmp_path / "run"
     finetune(small(store, out, *SHORT))
