@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from vocodata.discover import Scan
-from vocodata.executor import WINDOW, run_dask, usable_cores
+from vocodata.executor import run_dask, usable_cores
 from vocodata.job import Outcome, ScanJob
+from vocodata.passes import WINDOW
 
 WARM_UP = 2000
 TARGETS = {"ms_a_task": 3.0, "grown_mb": 150.0}

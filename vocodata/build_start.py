@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 from vocodata.errors import LedgerError, StoreError, StoreExistsError
 from vocodata.identifiers import Salt, take_salt
-from vocodata.ledger import Ledger
+from vocodata.ledger import STORED, Ledger
 from vocodata.store.atomic import discard_tree, make_folder, sweep
 from vocodata.store.metadata import SCHEMA_VERSION
-from vocodata.store.root import claim, read_attributes
+from vocodata.store.root import claim, read_attributes, stored_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
+    from vocodata.discover import Scan
     from vocodata.plan import BuildPlan
 
 
@@ -87,6 +88,33 @@ def own_ledger(book: Ledger, root: Path, *, is_default: bool) -> None:
         raise LedgerError(msg)
     if owner != here:
         book.note("store", here)
+
+
+def lost_ledger(book: Ledger, root: Path) -> str:
+    """What a resumed build says of a store whose ledger knows none of its scans; "" otherwise."""
+    stored = read_attributes(root)["counts"]["stored"]
+    if not stored or book.counts()[STORED]:
+        return ""
+    return (
+        f"{root} holds {stored} scans of which the ledger {book.path} knows none: all are "
+        "processed again. If their ledger lies elsewhere, end this build and give it by --ledger."
+    )
+
+
+def refuse_dropped_sources(root: Path, scans: Iterable[Scan]) -> None:
+    """A source that is gone is rather a wrong manifest than a wish to delete its scans.
+
+    Raises:
+        StoreError: The store holds scans of a source that the manifest does not name.
+    """
+    there = {scan.split("/")[0] for scan in stored_folders(root)}
+    gone = sorted(there - {scan.source for scan in scans})
+    if gone:
+        msg = (
+            f"{root} holds scans of {', '.join(gone)}, which the manifest does not name. "
+            "Name them again, or remove their folders under scans/, then resume."
+        )
+        raise StoreError(msg)
 
 
 def comings_and_goings(plan: BuildPlan, known: Collection[str], found_before: int) -> list[str]:

@@ -16,26 +16,43 @@ import signal
 import time
 from collections import Counter
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vocodata.build_start import comings_and_goings, own_ledger, prepare, salt_of
+from vocodata.build_start import (
+    comings_and_goings,
+    lost_ledger,
+    own_ledger,
+    prepare,
+    refuse_dropped_sources,
+    salt_of,
+)
 from vocodata.build_state import build_status as build_status
 from vocodata.discover import find_scans
 from vocodata.errors import (
     BuildInterruptedError,
     StoreError,
+    StoreUnreachableError,
 )
-from vocodata.executor import Lost, Needs, run_dask, run_inline, usable_workers
+from vocodata.executor import run_dask, run_inline, usable_workers
 from vocodata.forecast import expect
-from vocodata.job import Outcome, ScanJob, killed, run_job, too_large
+from vocodata.job import (
+    Outcome,
+    ScanJob,
+    refuse_lost_source,
+    run_job,
+    run_on_worker,
+    settled,
+)
 from vocodata.ledger import Ledger, default_ledger
 from vocodata.lock import Lock, build_lock
 from vocodata.manifest import Manifest, load_manifest
-from vocodata.plan import BuildPlan, make_plan
+from vocodata.plan import BuildPlan, lost_scans, make_plan
 from vocodata.progress import BuildEvent as BuildEvent
 from vocodata.progress import BuildReport as BuildReport
 from vocodata.progress import EventKind
+from vocodata.recipe import rules_digest
 from vocodata.signals import Stop, stop_on_signals
 from vocodata.store.atomic import sweep
 from vocodata.store.root import (
@@ -44,13 +61,13 @@ from vocodata.store.root import (
     publish,
     read_attributes,
     store_path,
-    stored_folders,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from vocodata.discover import Scan
+    from vocodata.passes import Lost, Needs
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +111,8 @@ def build(
         StoreExistsError: The folder is not empty, and neither `resume` nor `overwrite` is given.
         StoreLockedError: Another build is at work there.
         SaltError: The salt that the store's names were made with is not there.
+        SourceLostError: A source's folder went away meanwhile.
+        SchedulerError: Dask's scheduler or workers are gone, or do not see what this machine sees.
         RemoteError: The server of a source refuses, or does not answer.
         DiskFullError: No room; the build can be resumed.
         BuildInterruptedError: SIGINT or SIGTERM came; what is done is in the catalogue.
@@ -111,6 +130,8 @@ def build(
         salt.keep()
         with Ledger(path) as book:
             own_ledger(book, root, is_default=ledger is None)
+            if not is_fresh and (sentence := lost_ledger(book, root)):
+                _log.warning(sentence)
             if is_fresh and not resume:
                 book.clear()
                 book.note("store", str(root.resolve()))
@@ -146,7 +167,7 @@ class _Run:
 
     def run(self, *, workers: int | None, scheduler: str | None) -> BuildReport:
         """All steps, in order."""
-        self._refuse_dropped_sources()
+        refuse_dropped_sources(self.root, self.scans)
         if self.plan.remade:
             _log.warning(
                 f"{len(self.plan.remade)} scans of {self.root} were made from other files, or by "
@@ -177,18 +198,8 @@ class _Run:
         if self.plan.jobs and known.get("recipe") != self.plan.recipe_digest:
             expected = asdict(expect(self.scans, self.codec))
             self.book.note("plan", json.dumps({"recipe": self.plan.recipe_digest, **expected}))
+            self.book.note("worker_bytes", "0")
             self.worker_bytes = 0
-
-    def _refuse_dropped_sources(self) -> None:
-        """A source that is gone is rather a wrong manifest than a wish to delete its scans."""
-        there = {scan.split("/")[0] for scan in stored_folders(self.root)}
-        gone = sorted(there - {scan.source for scan in self.scans})
-        if gone:
-            msg = (
-                f"{self.root} holds scans of {', '.join(gone)}, which the manifest does not name. "
-                "Name them again, or remove their folders under scans/, then resume."
-            )
-            raise StoreError(msg)
 
     def _outcomes(
         self, workers: int | None, scheduler: str | None, stop: Stop
@@ -202,7 +213,7 @@ class _Run:
             results = run_inline(run_job, jobs, should_stop=stop.is_set)
         else:
             results = run_dask(
-                run_job,
+                partial(run_on_worker, rules=rules_digest()),
                 jobs,
                 workers=max(1, wanted),
                 scheduler=scheduler,
@@ -210,12 +221,15 @@ class _Run:
                 tell=lambda text: self._event("note", message=text),
             )
         for result in results:
-            yield _settled(result)
+            yield settled(result)
 
     def _record(self, outcome: Outcome) -> None:
+        refuse_lost_source(outcome)
         job, row = outcome.job, outcome.row
         self.settled += 1
-        self.worker_bytes = max(self.worker_bytes, outcome.worker_bytes)
+        if outcome.worker_bytes > self.worker_bytes:
+            self.worker_bytes = outcome.worker_bytes
+            self.book.note("worker_bytes", str(self.worker_bytes))
         if row is not None:
             self.book.record_stored(job.scan, job.recipe, row, seconds=outcome.seconds)
             self.bytes_written += row.bytes
@@ -229,6 +243,7 @@ class _Run:
 
     def _finish(self) -> BuildReport:
         prune(self.root, {row.id for row in self.book.stored_rows()})
+        self._refuse_lost_scans()
         digest = self._publish()
         prove_accounting(self.root, [scan.id for scan in self.scans])
         excluded = self.book.excluded_rows()
@@ -247,9 +262,21 @@ class _Run:
             max_excluded=self.max_excluded,
         )
 
+    def _refuse_lost_scans(self) -> None:
+        """What was written must be there still: a worker's disk, or a hand, may be in between."""
+        lost = lost_scans(self.root, self.book.entries()) if self.plan.jobs else []
+        if lost:
+            self.book.forget(lost)
+            self._publish()
+            msg = (
+                f"{len(lost)} scans that were written are not in {self.root} any more, the first "
+                f"{lost[0]}; expected them to stay, on a disk that all workers share. Build again "
+                "with --resume."
+            )
+            raise StoreUnreachableError(msg)
+
     def _publish(self) -> str:
         self.lock.prove()
-        self.book.note("worker_bytes", str(self.worker_bytes))
         weights = {scan.id: scan.weight for scan in self.scans}
         return publish(
             self.root,
@@ -275,10 +302,3 @@ class _Run:
         scan_bytes = outcome.row.bytes if outcome is not None and outcome.row is not None else 0
         scan_s = 0.0 if outcome is None else outcome.seconds
         self.tell(BuildEvent(kind, scan, self.settled, total, now_s, message, scan_bytes, scan_s))
-
-
-def _settled(result: Outcome | Needs[ScanJob] | Lost[ScanJob]) -> Outcome:
-    """What became of a scan, also where it could not be run."""
-    if isinstance(result, Needs):
-        return too_large(result.job, needed_bytes=result.needed_bytes, room_bytes=result.room_bytes)
-    return killed(result.job, deaths=result.deaths) if isinstance(result, Lost) else result

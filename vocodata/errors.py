@@ -15,6 +15,7 @@
     │   └── DiskFullError               exit code 4
     ├── LedgerError (ValueError)            the build's ledger is damaged or of another build
     ├── SaltError (ValueError)              the salt that hides identifiers is lost or another one
+    ├── SourceLostError (FileNotFoundError)  a source went away during the build; exit code 4
     ├── SchedulerError (ConnectionError)    the Dask scheduler cannot be reached, or went away
     ├── BuildInterruptedError               stopped by a signal; resumable
     └── SampleUnavailableError (OSError)    the sample scans cannot be fetched
@@ -251,8 +252,15 @@ class StoreUnreachableError(StoreError, ConnectionError):
     exit_code = 4
 
 
+class SourceLostError(VocoDataError, FileNotFoundError):
+    """A source's files went away while a build read them; the build can be resumed."""
+
+    default_code = "file_missing"
+    exit_code = 4
+
+
 class SchedulerError(VocoDataError, ConnectionError):
-    """The Dask scheduler cannot be reached, or went away; the build can be resumed."""
+    """Dask's scheduler or workers cannot be reached, went away, or are not of this build's kind."""
 
     default_code = "scheduler"
     exit_code = 4

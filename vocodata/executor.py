@@ -3,10 +3,7 @@
 Both ways yield outcomes as they come and take jobs as they are needed, so that the number of
 scans changes neither memory nor the load of the scheduler (a window of 4 futures a worker is
 flat in both; submitting everything costs 5 KB a scan). Both stop taking jobs when told to and
-let the running ones finish.
-
-**Death.** A worker that dies takes along every job it was holding, guilty or not. Those are run
-again, alone, until one has seen `DEATHS` deaths: so a neighbour is never blamed.
+let the running ones finish. Jobs that kill their workers: vocodata/passes.py.
 
 **Memory.** A worker declares its memory as a Dask resource, `memory_mib`, and a job asks for the
 share of one thread. A job that finds that it needs more says so (`Needs`) before it takes it, and
@@ -21,71 +18,24 @@ go. It ends the run where told to stop, or where the workers are our own and non
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from vocodata.errors import SchedulerError
 from vocodata.memory import limit_for, room_bytes, usable_memory
-from vocodata.workers import (
-    MEMORY,
-    come,
-    dask_distributed,
-    fetched,
-    joined,
-    quiet,
-    room_of,
-    started,
-    workers_of,
-)
+from vocodata.passes import Held, Lost, Needs, run_alone, run_pass
+from vocodata.workers import joined, quiet, started
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from vocodata.passes import Task
     from vocodata.workers import Pool
-
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-_Task = Callable[[Any, int], Any]
 
-DEATHS = 3
-"""Workers that may die of a job before it is given up."""
-WINDOW = 4
-"""Futures in flight for each thread of a worker."""
 USUAL_BYTES = 600 << 20
 """What all but few scans fit in: 512 x 512 x 600 as int16."""
-
-
-class Lost(NamedTuple, Generic[Job]):
-    """A job that workers kept dying of."""
-
-    job: Job
-    deaths: int
-
-
-class Needs(NamedTuple, Generic[Job]):
-    """A job that was not begun, since it needs more memory than it was offered.
-
-    Attributes:
-        job: Which.
-        needed_bytes: What it is predicted to take.
-        room_bytes: What it was offered.
-    """
-
-    job: Job
-    needed_bytes: int
-    room_bytes: int
-
-
-@dataclass
-class _Held:
-    """Jobs of a pass that must be run again: their worker died, or they need more room."""
-
-    suspects: list[tuple[Any, int]] = field(default_factory=list)
-    large: list[Needs[Any]] = field(default_factory=list)
 
 
 def usable_cores() -> int:
@@ -151,7 +101,7 @@ def run_dask(
 
 
 def _run_here(
-    task: _Task,
+    task: Task,
     jobs: Iterable[Any],
     workers: int,
     should_stop: Callable[[], bool],
@@ -161,8 +111,8 @@ def _run_here(
     memory_bytes, suspects = usable_memory(), list[tuple[Any, int]]()
     while True:
         with started(workers, memory_bytes // workers, tell) as pool:
-            held = _Held(suspects)
-            yield from _pass(pool, task, jobs, should_stop, held)
+            held = Held(suspects)
+            yield from run_pass(pool, task, jobs, should_stop, held)
             suspects = held.suspects
             if workers > 1 and held.large and should_stop():
                 # Larger workers would have had room: nothing is known of these.
@@ -189,7 +139,7 @@ def fewer_workers(workers: int, memory_bytes: int, large: Iterable[Needs[Any]]) 
 
 
 def _run_there(
-    task: _Task,
+    task: Task,
     jobs: Iterable[Any],
     scheduler: str,
     workers: int,
@@ -198,16 +148,16 @@ def _run_there(
 ) -> Iterator[Any]:
     """Workers of a cluster that runs already."""
     with joined(scheduler, workers, tell) as pool:
-        held = _Held()
-        yield from _pass(pool, task, jobs, should_stop, held)
+        held = Held()
+        yield from run_pass(pool, task, jobs, should_stop, held)
         yield from _run_large(pool, task, held, should_stop, tell)
         yield from _run_suspects(pool, task, held.suspects, should_stop)
 
 
 def _run_large(
     pool: Pool,
-    task: _Task,
-    held: _Held,
+    task: Task,
+    held: Held,
     should_stop: Callable[[], bool],
     tell: Callable[[str], None],
 ) -> Iterator[Any]:
@@ -222,123 +172,22 @@ def _run_large(
     if pool.declares:
         needs = {id(large.job): large.needed_bytes for large in fitting}
         jobs = [large.job for large in fitting]
-        yield from _pass(pool, task, jobs, should_stop, held, lambda job: needs[id(job)])
+        yield from run_pass(pool, task, jobs, should_stop, held, lambda job: needs[id(job)])
         yield from held.large
         return
     for large in fitting:
         if should_stop():
             return
-        yield from _alone(pool, task, large.job, large.needed_bytes, should_stop, deaths=0)
+        yield from run_alone(pool, task, large.job, large.needed_bytes, should_stop, deaths=0)
 
 
 def _run_suspects(
     pool: Pool,
-    task: _Task,
+    task: Task,
     suspects: list[tuple[Any, int]],
     should_stop: Callable[[], bool],
 ) -> Iterator[Any]:
     for job, deaths in suspects:
         if should_stop():
             return
-        yield from _alone(pool, task, job, pool.largest_bytes, should_stop, deaths=deaths)
-
-
-def _pass(
-    pool: Pool,
-    task: _Task,
-    jobs: Iterable[Any],
-    should_stop: Callable[[], bool],
-    held: _Held,
-    needed: Callable[[Any], int] | None = None,
-) -> Iterator[Any]:
-    """Run jobs with a bounded number in flight; what must be run again is held back."""
-    waiting = iter(jobs)
-    in_flight: dict[object, Any] = {}
-
-    def submit(job: object) -> Any:  # noqa: ANN401 (a Future; distributed is half typed)
-        future = _submit(pool, task, job, pool.room_bytes if needed is None else needed(job))
-        in_flight[future.key] = job
-        return future
-
-    completed = dask_distributed().as_completed(
-        [submit(job) for job in itertools.islice(waiting, WINDOW * pool.threads)],
-        loop=pool.client.loop,
-    )
-    for future in come(completed, pool, should_stop):
-        job, result = in_flight.pop(future.key), _result(future, pool, should_stop)
-        future.release()
-        if not should_stop():
-            for following in itertools.islice(waiting, 1):
-                completed.add(submit(following))
-        if isinstance(result, _Died):
-            held.suspects.append((job, result.deaths))
-        elif isinstance(result, Needs):
-            # The job as it was handed out: the one that came back is a copy.
-            held.large.append(result._replace(job=job))
-        else:
-            yield result
-
-
-def _alone(
-    pool: Pool,
-    task: _Task,
-    job: Any,  # noqa: ANN401 (whatever a job is here)
-    room: int,
-    should_stop: Callable[[], bool],
-    *,
-    deaths: int,
-) -> Iterator[Any]:
-    """Run a job with nothing beside it, once at least, until it ends or has seen enough deaths."""
-    is_first = True
-    while is_first or deaths < DEATHS:
-        is_first = False
-        completed = dask_distributed().as_completed(
-            [_submit(pool, task, job, room)], loop=pool.client.loop
-        )
-        results = [
-            _result(future, pool, should_stop) for future in come(completed, pool, should_stop)
-        ]
-        if not results:
-            return
-        (result,) = results
-        if not isinstance(result, _Died):
-            yield result
-            return
-        deaths += result.deaths
-    yield Lost(job, deaths)
-
-
-def _submit(pool: Pool, task: _Task, job: Job, room: int) -> Any:  # noqa: ANN401 (a Future; distributed is half typed)
-    """Hand a job to a worker that has so much room."""
-    asks: dict[str, Any] = {}
-    if pool.declares:
-        asks = {"resources": {MEMORY: min(room, pool.largest_bytes) / 2**20}}
-    elif room > pool.room_bytes:
-        fit = [name for name, worker in workers_of(pool.client) if room_of(worker) >= room]
-        asks = {"workers": fit} if fit else {}
-    return pool.client.submit(task, job, room, pure=False, **asks)
-
-
-class _Died(NamedTuple):
-    """Stands for the result of a job whose worker died; others' schedulers try it again first."""
-
-    deaths: int
-
-
-def _result(future: Any, pool: Pool, should_stop: Callable[[], bool]) -> Any:  # noqa: ANN401 (whatever the task returns)
-    """What the task returned, or that its worker died; raises what the task raised.
-
-    Asked of each future by itself: `as_completed(with_results=True)` never yields one whose worker
-    dies between the end of the task and the fetching of its result.
-    """
-    distributed = dask_distributed()
-    try:
-        return fetched(future, pool, should_stop, _Died(0))
-    except distributed.scheduler.KilledWorker as error:
-        return _Died(error.allowed_failures + 1)
-    except distributed.client.FutureCancelledError as error:
-        msg = (
-            "The Dask scheduler went away while scans were being built; expected it to stay. "
-            "Start it again, then build again with --resume."
-        )
-        raise SchedulerError(msg) from error
+        yield from run_alone(pool, task, job, pool.largest_bytes, should_stop, deaths=deaths)

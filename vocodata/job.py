@@ -5,24 +5,30 @@ A result is small and plain: the voxels go to the store, never back to the sched
 
 from __future__ import annotations
 
+import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from vocodata.errors import (
     REASONS,
     DiskFullError,
     NotEnoughMemoryError,
+    SchedulerError,
+    SourceLostError,
     StoreError,
     StoreUnreachableError,
     VocoDataError,
 )
-from vocodata.executor import Needs
 from vocodata.identifiers import without_uids
 from vocodata.ingest import process_scan
 from vocodata.memory import highest_resident_bytes
+from vocodata.passes import Lost, Needs
 from vocodata.presets import preset
+from vocodata.recipe import rules_digest, scan_recipe
+from vocodata.remote.path import RemotePath
 from vocodata.remote.scratch import scratch_path
+from vocodata.store.metadata import DOCUMENT
 from vocodata.store.writer import write_scan
 
 if TYPE_CHECKING:
@@ -42,7 +48,7 @@ class ScanJob:
     Attributes:
         scan: Which.
         recipe: Digest of all that the result depends on.
-        store: Folder of the store.
+        store: Folder of the store, absolute: workers may stand elsewhere.
         codec: Key of `shard.CODECS`.
     """
 
@@ -63,6 +69,7 @@ class Outcome:
         detail: The sentence that belongs to the reason, without paths.
         seconds: Time it took.
         worker_bytes: Most memory that the process held until then, this scan and others before.
+        gone: The file or folder that was not there where the job ran, if the scan is out for that.
     """
 
     job: ScanJob
@@ -71,6 +78,7 @@ class Outcome:
     detail: str = ""
     seconds: float = field(default=0.0, compare=False)
     worker_bytes: int = field(default=0, compare=False)
+    gone: Path | None = None
 
 
 def run_job(job: ScanJob, room_bytes: int | None = None) -> Outcome | Needs[ScanJob]:
@@ -98,7 +106,8 @@ def run_job(job: ScanJob, room_bytes: int | None = None) -> Outcome | Needs[Scan
     except NotEnoughMemoryError as error:
         return Needs(job, error.needed_bytes, room_bytes or 0)
     except VocoDataError as error:
-        return _excluded(job, error.code, error.detail, began)
+        outcome = _excluded(job, _reason(error), error.detail, began)
+        return replace(outcome, gone=_gone(job.scan, error.code))
     except MemoryError as error:
         return _excluded(job, "out_of_memory", f"Processing ran out of memory: {error}", began)
     except OSError as error:
@@ -108,6 +117,81 @@ def run_job(job: ScanJob, room_bytes: int | None = None) -> Outcome | Needs[Scan
         return _excluded(job, "unexpected_error", f"{type(e).__name__}: {e}", began)
     seconds = time.perf_counter() - began
     return Outcome(job, row=row, seconds=seconds, worker_bytes=highest_resident_bytes())
+
+
+def run_on_worker(job: ScanJob, room_bytes: int, *, rules: str) -> Outcome | Needs[ScanJob]:
+    """As `run_job`, on a machine that may be another one than the build's.
+
+    Args:
+        job: Which scan.
+        room_bytes: Memory it may take.
+        rules: `rules_digest` as the build has it.
+
+    Raises:
+        SchedulerError: This machine has another version of the toolkit.
+        StoreUnreachableError: The store is not there, as seen from here: made anew on a worker's
+            own disk it would look as if it were written.
+    """
+    machine = os.uname().nodename
+    if rules != rules_digest():
+        msg = (
+            f"The Dask worker on {machine} has another version of the toolkit, or other presets, "
+            "than the build; expected the same. Install the same version on all machines, then "
+            "build again with --resume."
+        )
+        raise SchedulerError(msg)
+    if not isinstance(job.store, RemotePath) and not (job.store / DOCUMENT).exists():
+        msg = (
+            f"{job.store} is not there, as seen from {machine}: it was removed during the build, "
+            "or is not on a disk that all workers share. Mend that, then build again with --resume."
+        )
+        raise StoreUnreachableError(msg)
+    return run_job(job, room_bytes)
+
+
+def refuse_lost_source(outcome: Outcome) -> None:
+    """End a build whose source went away, or is not seen by workers: no other scan fares better.
+
+    Args:
+        outcome: Of a scan; one that was not found is looked for here, too.
+
+    Raises:
+        SourceLostError: The folder went too, or is empty now.
+        SchedulerError: The file is there.
+    """
+    scan, place = outcome.job.scan, outcome.gone
+    if place is None:
+        return
+    if place.exists():
+        msg = (
+            f"A Dask worker does not find {place}, which is there on {os.uname().nodename}; "
+            "expected sources on a disk that all machines share, under the same path. Mount it, "
+            "then build again with --resume."
+        )
+        raise SchedulerError(msg)
+    folder = place.parent
+    was_there = scan_recipe(scan, outcome.job.codec) != outcome.job.recipe
+    if was_there and not (folder.is_dir() and any(folder.iterdir())):
+        msg = (
+            f"{folder} of source '{scan.source}' went away while it was being read; expected it "
+            "to stay. Bring it back, then build again with --resume."
+        )
+        raise SourceLostError(msg)
+
+
+def _gone(scan: Scan, code: str) -> Path | None:
+    """What of a scan is not there; None where that lies inside an archive or on a server."""
+    place = {"file_missing": scan.image, "labels_missing": scan.labels}.get(code)
+    if place is None or scan.packed is not None or place.exists():
+        return None
+    return place
+
+
+def _reason(error: VocoDataError) -> str:
+    """Its code; but a file system that refuses may give the file later."""
+    cause = error.__cause__
+    is_refused = isinstance(cause, OSError) and cause.errno is not None
+    return "io_error" if error.code == "unreadable" and is_refused else error.code
 
 
 def _store(job: ScanJob, room_bytes: int | None) -> CatalogRow:
@@ -140,7 +224,16 @@ def _one_line(detail: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
-def killed(job: ScanJob, *, deaths: int) -> Outcome:
+def settled(result: Outcome | Needs[ScanJob] | Lost[ScanJob]) -> Outcome:
+    """What became of a scan, also where it could not be run."""
+    if isinstance(result, Needs):
+        return _too_large(
+            result.job, needed_bytes=result.needed_bytes, room_bytes=result.room_bytes
+        )
+    return _killed(result.job, deaths=result.deaths) if isinstance(result, Lost) else result
+
+
+def _killed(job: ScanJob, *, deaths: int) -> Outcome:
     """The outcome of a scan whose workers kept dying."""
     detail = (
         f"{deaths} workers ended while processing the scan; expected none to. Most often it does "
@@ -149,7 +242,7 @@ def killed(job: ScanJob, *, deaths: int) -> Outcome:
     return Outcome(job, reason="kills_worker", detail=detail)
 
 
-def too_large(job: ScanJob, *, needed_bytes: int, room_bytes: int) -> Outcome:
+def _too_large(job: ScanJob, *, needed_bytes: int, room_bytes: int) -> Outcome:
     """The outcome of a scan that no worker has the memory for; none was lost by trying."""
     detail = (
         f"Processing takes up to {needed_bytes / 1e9:.2f} GB of memory, as the header says; there "

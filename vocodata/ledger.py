@@ -232,7 +232,8 @@ class Ledger:
             raise self._fault(error) from error
 
     def _fault(self, error: sqlite3.Error) -> LedgerError | DiskFullError:
-        if getattr(error, "sqlite_errorname", "") in _FULL:
+        name = getattr(error, "sqlite_errorname", "")
+        if name in _FULL or (name.startswith("SQLITE_CANTOPEN") and _is_without_inodes(self.path)):
             msg = (
                 f"No room for the ledger {self.path}: {os.strerror(errno.ENOSPC)}. Free space or "
                 "give another --ledger, then build again with --resume."
@@ -244,6 +245,16 @@ class Ledger:
             "then processed anew."
         )
         return LedgerError(msg)
+
+
+def _is_without_inodes(path: Path) -> bool:
+    """Whether no more files can be made there; SQLite says only that it could not open one."""
+    try:
+        system = os.statvfs(path.parent)
+    except OSError:
+        return False
+    # Some file systems count none at all.
+    return system.f_files > 0 and system.f_favail == 0
 
 
 def _reading(path: Path) -> str:

@@ -9,13 +9,14 @@ next build with the same ledger knows it for its own.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
 import time
 from typing import TYPE_CHECKING
 
-from vocodata.errors import StoreLockedError, StoreUnreachableError
+from vocodata.errors import StoreLockedError, StoreUnreachableError, StoreUnwritableError
 from vocodata.ledger import default_ledger
 from vocodata.remote import objects
 from vocodata.remote.path import RemotePath
@@ -26,27 +27,33 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _ATTEMPTS, _PAUSE_S = 4, 0.05
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 class Lock:
     """A lock that is held."""
 
-    def __init__(self, item: RemotePath | None = None, word: str = "") -> None:
-        """Of a local store, or with the object and the word in it."""
-        self.item, self.word = item, word
+    def __init__(
+        self, file: Path, descriptor: int, item: RemotePath | None = None, word: str = ""
+    ) -> None:
+        """The locked file, open; of a store in a bucket also the object and the word in it."""
+        self.file, self.descriptor, self.item, self.word = file, descriptor, item, word
 
     def prove(self) -> None:
         """Make sure that it is still held.
 
         Raises:
-            StoreLockedError: Another build took it, since somebody removed it or the server does
-                not know If-None-Match.
+            StoreLockedError: Another build may have taken it, since somebody removed it or the
+                server does not know If-None-Match.
             StoreUnreachableError: The server refuses or does not answer.
         """
-        if self.item is not None and _word_of(self.item) != self.word:
+        is_taken = self.item is not None and _word_of(self.item) != self.word
+        lost = self.item if is_taken else self.file
+        if is_taken or not _is_named(self.descriptor, self.file):
             msg = (
-                f"Another build took {self.item} while this one was at work; expected to be the "
-                "only one. Let one of them end, then build again with --resume."
+                f"{lost} was removed or taken by another build while this one was at work; "
+                "expected to be the only one. Let the other one end, then build again with "
+                "--resume."
             )
             raise StoreLockedError(msg)
 
@@ -84,12 +91,12 @@ def build_lock(store: Path, ledger: Path | None = None) -> Iterator[Lock]:
     path = _file_of(store, ledger)
     make_folder(path.parent)
     descriptor = _acquire(path, store)
-    lock = Lock()
+    lock = Lock(path, descriptor)
     try:
         if isinstance(store, RemotePath):
             lock = _remote_lock(store, descriptor, path)
         else:
-            _write(descriptor, f"{os.getpid()}\n", path)
+            _write(descriptor, f"{_holder()}\n", path)
     except StoreUnreachableError:
         # The object may be there though no answer came: the word in the file makes it ours later.
         os.close(descriptor)
@@ -103,7 +110,9 @@ def build_lock(store: Path, ledger: Path | None = None) -> Iterator[Lock]:
     finally:
         try:
             lock.release()
-            path.unlink(missing_ok=True)
+            # Removed and made anew, it is another build's.
+            if _is_named(descriptor, path):
+                path.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
 
@@ -115,7 +124,7 @@ def is_locked(store: Path, ledger: Path | None = None) -> bool:
     except FileNotFoundError:
         return isinstance(store, RemotePath) and _word_of(lock_path(store)) is not None
     try:
-        is_held = not _try_lock(descriptor, fcntl.LOCK_SH)
+        is_held = not _try_lock(descriptor, fcntl.LOCK_SH, store)
         if is_held or not isinstance(store, RemotePath):
             return is_held
         return _word_of(lock_path(store)) not in {None, _known_word(descriptor)}
@@ -133,7 +142,7 @@ def _file_of(store: Path, ledger: Path | None) -> Path:
 def _remote_lock(store: RemotePath, descriptor: int, file: Path) -> Lock:
     """Make the lock's object, or know the one that is there for our own."""
     word = _known_word(descriptor) or secrets.token_hex(16)
-    _write(descriptor, f"{os.getpid()}\n{word}\n", file)
+    _write(descriptor, f"{_holder()}\n{word}\n", file)
     os.fsync(descriptor)
     item = lock_path(store)
     assert isinstance(item, RemotePath)
@@ -145,7 +154,7 @@ def _remote_lock(store: RemotePath, descriptor: int, file: Path) -> Lock:
             f"Wait for it; if it is dead, go on with its ledger, or remove {item}."
         )
         raise StoreLockedError(msg)
-    return Lock(item, word)
+    return Lock(file, descriptor, item, word)
 
 
 def _word_of(item: Path) -> str | None:
@@ -177,9 +186,14 @@ def _acquire(path: Path, store: Path) -> int:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise storage_fault(path, error) from error
-        if _try_lock(descriptor, fcntl.LOCK_EX) and _is_named(descriptor, path):
-            return descriptor
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace").partition("\n")[0]
+        try:
+            if _try_lock(descriptor, fcntl.LOCK_EX, path) and _is_named(descriptor, path):
+                return descriptor
+        except StoreUnwritableError:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            raise
+        holder = os.pread(descriptor, 128, 0).decode(errors="replace").partition("\n")[0]
         os.close(descriptor)
         time.sleep(_PAUSE_S)
     msg = (
@@ -189,11 +203,25 @@ def _acquire(path: Path, store: Path) -> int:
     raise StoreLockedError(msg)
 
 
-def _try_lock(descriptor: int, kind: int) -> bool:
+def _holder() -> str:
+    """Who holds a lock: the process, and its machine, for a disk that several share."""
+    return f"{os.getpid()} on {os.uname().nodename}"
+
+
+def _try_lock(descriptor: int, kind: int, path: Path) -> bool:
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise storage_fault(path, error) from error
+        msg = (
+            f"{path} cannot be locked ({error.strerror}): its file system has no locks, which keep "
+            "two builds apart. Mount it with them (Lustre: -o flock), or build on a local disk and "
+            "copy the store."
+        )
+        raise StoreUnwritableError(msg) from error
     return True
 
 

@@ -1,18 +1,14 @@
 """What a build has to do, worked out before any voxel is read.
 
-A scan's recipe is the digest of everything its result depends on: its row of the manifest, the
-preset's numbers, the layout's version, the codec, and size and time of its files. Same recipe,
-files in place: nothing to do. Weight is left out, being a word in the catalogue only.
+Same recipe (vocodata/recipe.py), files in place: nothing to do.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import shutil
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vocodata.archives import unpacked
 from vocodata.errors import VocoDataError
@@ -20,7 +16,8 @@ from vocodata.job import ScanJob
 from vocodata.ledger import EXCLUDED, Entry
 from vocodata.presets import preset
 from vocodata.readers import read_header
-from vocodata.store.metadata import DOCUMENT, SCHEMA_VERSION
+from vocodata.recipe import scan_recipe, store_recipe
+from vocodata.store.metadata import DOCUMENT
 from vocodata.store.root import file_sizes
 from vocodata.store.shard import codec_named
 from vocodata.store.writer import scan_folder
@@ -32,8 +29,12 @@ if TYPE_CHECKING:
     from vocodata.discover import Scan
 
 TRANSIENT_REASONS = frozenset(
-    {"kills_worker", "out_of_memory", "io_error", "source_unreachable", "source_changed"}
-)
+    {
+        "kills_worker", "out_of_memory", "io_error", "source_unreachable", "source_changed",
+        # What was there when it was listed: a disk that went, or that a worker does not have.
+        "file_missing", "labels_missing",
+    }
+)  # fmt: skip
 """Reasons that lie in the machine rather than the file: tried again by a resumed build."""
 BYTES_PER_VOXEL = {"zstd": 1.0, "lz4": 1.3}
 """Measured on five real chest and thorax scans at two spacings: 0.8 to 1.13 and 1.0 to 1.38."""
@@ -96,6 +97,8 @@ def make_plan(
         codec: Key of `shard.CODECS`.
     """
     codec_named(codec)
+    # Workers may stand in another folder.
+    place = store.absolute()
     jobs, done, excluded, remade, size_of = [], set(), set(), set(), file_sizes(store)
     for scan in sorted(scans, key=_order):
         recipe = scan_recipe(scan, codec)
@@ -105,7 +108,7 @@ def make_plan(
             or entry.recipe != recipe
             or not _stands(scan_folder(store, scan.id), entry, size_of)
         ):
-            jobs.append(ScanJob(scan, recipe, store, codec))
+            jobs.append(ScanJob(scan, recipe, place, codec))
             if entry is not None and entry.recipe != recipe and entry.state != EXCLUDED:
                 remade.add(scan.id)
         elif entry.state == EXCLUDED:
@@ -141,64 +144,14 @@ def _stands(folder: Path, entry: Entry, size_of: Callable[[Path], int | None]) -
     return sizes == entry.shards and size_of(folder / DOCUMENT) is not None
 
 
-def scan_recipe(scan: Scan, codec: str) -> str:
-    """Digest of all that a scan's entry in the store depends on."""
-    common = _common(scan, codec)
-    if scan.packed is not None:
-        return _digest({**common, "packed": scan.packed.state()})
-    labels = None if scan.labels is None else file_state(scan.labels)
-    image = file_state(scan.image)
-    if scan.files:
-        image = [state for state in image if state[0] in scan.files]
-    return _digest({**common, "image": image, "labels": labels})
-
-
-def store_recipe(scans: Sequence[Scan], codec: str) -> str:
-    """Digest of how a store is made: the same for the same scans wherever their files lie."""
-    return _digest([_common(scan, codec) for scan in sorted(scans, key=lambda scan: scan.id)])
-
-
-def _common(scan: Scan, codec: str) -> dict[str, Any]:
-    names = {str(value): name for value, name in (scan.label_names or {}).items()}
-    return {
-        "schema": SCHEMA_VERSION,
-        "codec": codec_named(codec),
-        "id": scan.id,
-        "label_names": names,
-        "has_labels": scan.labels is not None,
-        "licence": scan.licence,
-        "preset": asdict(preset(scan.preset)),
-        "quality": dict(scan.quality),
-        "is_listed": scan.is_listed,
-    }
-
-
-def _digest(value: object) -> str:
-    text = json.dumps(value, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def file_state(path: Path) -> list[Any]:
-    """Names, sizes and times of a file or of all files below a folder; [] if it is not there.
-
-    A detached header (.mhd) stands for the files of the same stem beside it as well.
-    """
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        return [_one_state(file, str(file.relative_to(path))) for file in files]
-    if not path.exists():
-        return []
-    files = [path]
-    if path.suffix.lower() in {".mhd", ".nhdr"}:
-        files += sorted(
-            file for file in path.parent.iterdir() if file.stem == path.stem and file != path
-        )
-    return [_one_state(file, file.name) for file in files]
-
-
-def _one_state(path: Path, name: str) -> list[Any]:
-    state = path.stat()
-    return [name, state.st_size, state.st_mtime_ns]
+def lost_scans(store: Path, entries: Mapping[str, Entry]) -> list[str]:
+    """Scans that were stored and whose files are not there, as long as they were."""
+    size_of = file_sizes(store)
+    return [
+        scan
+        for scan, entry in entries.items()
+        if entry.state != EXCLUDED and not _stands(scan_folder(store, scan), entry, size_of)
+    ]
 
 
 def predict_size(plan: BuildPlan, *, headers: int = HEADERS_SAMPLED) -> SizePrediction:

@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import signal
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +25,6 @@ CONNECT_TIMEOUT_S = 20
 """How long a scheduler may take to answer."""
 MEMORY = "memory_mib"
 """The Dask resource in which workers declare their memory."""
-LOOK_S = 5.0
-"""Time without a result after which to look whether anybody works."""
-PATIENCE_S = 60.0
-"""How long no worker may have a job before that is said."""
-GIVE_UP_S = 300.0
-"""How long all workers that were started here may be gone."""
 UNLIMITED = 2**62
 """Room where nobody has set a limit."""
 
@@ -94,13 +87,21 @@ def started(workers: int, limit_bytes: int, tell: Callable[[str], None]) -> Iter
     """Workers of one thread each on this machine, ended afterwards."""
     import dask
 
-    distributed = dask_distributed()
     room = room_bytes(limit_bytes)
     environment = {"distributed.nanny.pre-spawn-environ": _WORKER_ENVIRONMENT}
     with (
         _kept_environment(),
         dask.config.set({**_DASK_SETTINGS, **environment}),
-        distributed.LocalCluster(
+        _own_cluster(workers, limit_bytes, room) as cluster,
+        dask_distributed().Client(cluster, set_as_default=False) as client,
+    ):
+        _tell_dashboard(client, tell, is_shown=_has_bokeh())
+        yield Pool(client, workers, room, room, declares=True, is_own=True, tell=tell)
+
+
+def _own_cluster(workers: int, limit_bytes: int, room: int) -> Any:  # noqa: ANN401 (half typed)
+    try:
+        return dask_distributed().LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
@@ -110,13 +111,14 @@ def started(workers: int, limit_bytes: int, tell: Callable[[str], None]) -> Iter
             memory_limit=limit_bytes,
             resources={MEMORY: room / 2**20},
             preload=["vocodata.workers"],
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        # Who lets us start the workers has asked for no dashboard, and misses none.
-        if importlib.util.find_spec("bokeh") is not None:
-            _tell_dashboard(client, tell)
-        yield Pool(client, workers, room, room, declares=True, is_own=True, tell=tell)
+        )
+    except (RuntimeError, OSError) as error:
+        msg = (
+            f"Dask did not start here ({error}); expected {workers} workers of "
+            f"{limit_bytes / 1e9:.1f} GB each. Build with fewer --workers, or with --workers 0, "
+            "which does without Dask."
+        )
+        raise SchedulerError(msg) from error
 
 
 @contextlib.contextmanager
@@ -143,11 +145,10 @@ def joined(scheduler: str, workers: int, tell: Callable[[str], None]) -> Iterato
         declares = bool(known) and all(MEMORY in worker["resources"] for worker in known)
         threads = sum(worker["nthreads"] for worker in known)
         shares = [room_of(worker) // worker["nthreads"] for worker in known]
+        _refuse_without_toolkit(client)
         # A lambda, since a scheduler need not have this package.
-        if client.run_on_scheduler(lambda: importlib.util.find_spec("bokeh") is not None):
-            _tell_dashboard(client, tell)
-        else:
-            tell("The scheduler shows no dashboard; install bokeh beside it for one.")
+        is_shown = client.run_on_scheduler(lambda: importlib.util.find_spec("bokeh") is not None)
+        _tell_dashboard(client, tell, is_shown=is_shown)
         yield Pool(
             client,
             max(workers, threads),
@@ -156,84 +157,6 @@ def joined(scheduler: str, workers: int, tell: Callable[[str], None]) -> Iterato
             declares,
             tell=tell,
         )
-
-
-class Watch:
-    """Notices that no worker has a job, for Dask would wait without a word."""
-
-    def __init__(self, pool: Pool, should_stop: Callable[[], bool]) -> None:
-        """Of workers that are at work now."""
-        self._pool, self._should_stop = pool, should_stop
-        self._busy_at, self._is_told = time.monotonic(), False
-
-    def is_over(self) -> bool:
-        """Whether to wait no more: told to stop, and no worker has a job. Says so once if not.
-
-        Raises:
-            SchedulerError: All workers that were started here are gone for good.
-        """
-        now_s = time.monotonic()
-        if is_anybody_at_work(self._pool.client):
-            self._busy_at, self._is_told = now_s, False
-        elif self._should_stop():
-            return True
-        elif not self._is_told and now_s - self._busy_at >= PATIENCE_S:
-            self._is_told = True
-            self._pool.tell(
-                f"No worker has had a scan for {PATIENCE_S:.0f} s: all are gone, or have less "
-                "memory than scans ask for. Waiting for others; Ctrl-C ends the build."
-            )
-        elif self._pool.is_own and now_s - self._busy_at >= GIVE_UP_S:
-            msg = (
-                f"All Dask workers ended and none came back for {GIVE_UP_S:.0f} s; expected them "
-                "to be started again. Build again with --resume, with --workers 0 to see why."
-            )
-            raise SchedulerError(msg)
-        return False
-
-
-def come(completed: Any, pool: Pool, should_stop: Callable[[], bool]) -> Iterator[Any]:  # noqa: ANN401 (half typed)
-    """Futures as they are done; ends early as `Watch` has it.
-
-    Args:
-        completed: Dask's `as_completed` of futures; others may be added meanwhile.
-        pool: Whose workers they are.
-        should_stop: If so, futures that no worker has are left.
-    """
-    watch, looked_at = Watch(pool, should_stop), time.monotonic()
-    while not completed.is_empty():
-        if completed.has_ready():
-            yield next(completed)
-            watch, looked_at = Watch(pool, should_stop), time.monotonic()
-            continue
-        # As Dask waits itself; the time limit lets signals through.
-        with completed.thread_condition:
-            completed.thread_condition.wait(0.1)
-        if time.monotonic() - looked_at >= LOOK_S:
-            looked_at = time.monotonic()
-            if watch.is_over():
-                return
-
-
-def fetched(future: Any, pool: Pool, should_stop: Callable[[], bool], missing: Any) -> Any:  # noqa: ANN401 (half typed)
-    """What a done future holds, or `missing` as `Watch` has it: its worker may die before that."""
-    watch = Watch(pool, should_stop)
-    while True:
-        try:
-            return future.result(timeout=LOOK_S)
-        except TimeoutError:
-            if future.status == "error":
-                raise
-            if watch.is_over():
-                return missing
-
-
-def is_anybody_at_work(client: Any) -> bool:  # noqa: ANN401 (half typed)
-    """Whether any worker has a task; also if the scheduler does not say, which is found out."""
-    try:
-        return any(client.processing().values())
-    except OSError:
-        return True
 
 
 def workers_of(client: Any) -> list[tuple[str, dict[str, Any]]]:  # noqa: ANN401 (half typed)
@@ -248,8 +171,31 @@ def room_of(worker: dict[str, Any]) -> int:
     return room_bytes(worker["memory_limit"]) if worker["memory_limit"] else UNLIMITED
 
 
-def _tell_dashboard(client: Any, tell: Callable[[str], None]) -> None:  # noqa: ANN401 (half typed)
-    tell(f"Dask dashboard: {client.dashboard_link}")
+def _has_bokeh() -> bool:
+    return importlib.util.find_spec("bokeh") is not None
+
+
+def _tell_dashboard(client: Any, tell: Callable[[str], None], *, is_shown: bool) -> None:  # noqa: ANN401 (half typed)
+    if is_shown:
+        tell(f"Dask dashboard: {client.dashboard_link}")
+    else:
+        tell(
+            "Dask shows no dashboard, since bokeh is not installed beside its scheduler; "
+            "`pip install 'voco-toolkit[dashboard]'` brings it."
+        )
+
+
+def _refuse_without_toolkit(client: Any) -> None:  # noqa: ANN401 (half typed)
+    """Workers without this package would die of the first job, without a word."""
+    # A lambda travels as it is written.
+    has = client.run(lambda: importlib.util.find_spec("vocodata") is not None, on_error="ignore")
+    lacking = sorted(name for name, is_there in has.items() if not is_there)
+    if lacking:
+        msg = (
+            f"{len(lacking)} of {len(has)} Dask workers have no toolkit, the first {lacking[0]}; "
+            "expected the same version everywhere. Install it there: pip install voco-toolkit."
+        )
+        raise SchedulerError(msg)
 
 
 def _connected(scheduler: str) -> Any:  # noqa: ANN401 (half typed)
@@ -274,6 +220,8 @@ def _no_answer(scheduler: str, why: object) -> SchedulerError:
 @contextlib.contextmanager
 def quiet(*names: str) -> Iterator[None]:
     """Only critical lines of loggers: dead workers and late heartbeats are told in our words."""
+    # Its first import sets these levels itself.
+    dask_distributed()
     before = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
     for logger, _ in before:
         logger.setLevel(logging.CRITICAL)

@@ -29,12 +29,13 @@ from vocodata.errors import (
     StoreLockedError,
     StoreUnwritableError,
 )
-from vocodata.job import run_job, without_paths
+from vocodata.job import ScanJob, run_job, without_paths
 from vocodata.ledger import Ledger
 from vocodata.lock import build_lock, is_locked, lock_path
 from vocodata.manifest import load_manifest
-from vocodata.plan import ScanJob, file_state, make_plan, predict_size
+from vocodata.plan import make_plan, predict_size
 from vocodata.presets import preset
+from vocodata.recipe import file_state
 from vocodata.store import open_store, verify
 from vocodata.store.catalog import CatalogRow, ExcludedRow
 from vocodata.store.metadata import SCHEMA_VERSION
@@ -64,12 +65,14 @@ def test_any_number_of_workers_gives_the_same_bytes(make_sources, tmp_path, tree
 
 
 @pytest.mark.filterwarnings("ignore:Port 8787 is already in use:UserWarning")
-def test_a_running_scheduler_gives_the_same_bytes(make_sources, tmp_path, tree):
+def test_a_running_scheduler_gives_the_same_bytes_wherever_workers_stand(
+    make_sources, tmp_path, tree, monkeypatch
+):
     manifest = make_sources(3)
     build(manifest, tmp_path / "inline.zarr", workers=0)
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
-        address = cluster.scheduler_address
-        build(manifest, tmp_path / "far.zarr", scheduler=address, workers=1)
+        monkeypatch.chdir(tmp_path)
+        build(manifest, "far.zarr", scheduler=cluster.scheduler_address, workers=1)
     assert tree(tmp_path / "inline.zarr") == tree(tmp_path / "far.zarr")
 
 

@@ -1,5 +1,6 @@
 """Jobs run once each, in both ways, whatever dies meanwhile, and with room for each."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -14,11 +15,9 @@ from threading import Timer
 import pytest
 from distributed import Client, LocalCluster, as_completed
 
-from vocodata import executor, workers
+from vocodata import executor, waiting, workers
 from vocodata.errors import SchedulerError
 from vocodata.executor import (
-    Lost,
-    Needs,
     fewer_workers,
     run_dask,
     run_inline,
@@ -26,6 +25,7 @@ from vocodata.executor import (
     usable_workers,
 )
 from vocodata.memory import PROCESS_BYTES, room_bytes
+from vocodata.passes import WINDOW, Lost, Needs
 
 GIB = 1 << 30
 
@@ -92,7 +92,7 @@ def test_jobs_are_taken_as_they_are_needed():
     results, before = [], dict(os.environ)
     for result in _run(lambda job, _: job, jobs()):
         results.append(result)
-        assert len(pulled) <= executor.WINDOW + len(results)
+        assert len(pulled) <= WINDOW + len(results)
     assert sorted(results) == pulled == list(range(40))
     assert dict(os.environ) == before, "the workers' variables are theirs alone"
 
@@ -129,12 +129,12 @@ def test_two_huge_jobs_never_run_at_once_and_one_beyond_the_machine_is_told(tmp_
     assert "3 scans need more memory than a worker has; now by 1 workers." in said
 
 
-def test_the_dashboard_is_named_where_there_is_one_and_nothing_is_said_otherwise(monkeypatch):
+def test_the_dashboard_is_named_where_there_is_one_and_else_what_brings_it(monkeypatch):
     said = []
+    monkeypatch.setattr(workers.importlib.util, "find_spec", lambda _: None)
     assert list(_run(lambda job, _: job, [1], tell=said.append)) == [1]
-    assert [text.startswith("Dask dashboard: http") for text in said] == [True] * (
-        find_spec("bokeh") is not None
-    )
+    assert len(said) == 1
+    assert "pip install 'voco-toolkit[dashboard]'" in said[0]
     said.clear()
     monkeypatch.setattr(workers.importlib.util, "find_spec", lambda name: name == "bokeh")
     assert list(_run(lambda job, _: job, [1], tell=said.append)) == [1]
@@ -229,8 +229,8 @@ def _slow(job, _):
 
 
 def test_workers_that_all_vanish_are_told_once_and_waited_for(monkeypatch):
-    monkeypatch.setattr(workers, "LOOK_S", 0.1)
-    monkeypatch.setattr(workers, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(waiting, "LOOK_S", 0.1)
+    monkeypatch.setattr(waiting, "PATIENCE_S", 0.3)
     said = []
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
 
@@ -247,7 +247,7 @@ def test_workers_that_all_vanish_are_told_once_and_waited_for(monkeypatch):
 
 
 def test_a_run_that_is_told_to_stop_does_not_wait_for_workers_that_are_gone(monkeypatch):
-    monkeypatch.setattr(workers, "LOOK_S", 0.1)
+    monkeypatch.setattr(waiting, "LOOK_S", 0.1)
     stops = []
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
         address = cluster.scheduler_address
@@ -260,7 +260,7 @@ def test_a_run_that_is_told_to_stop_does_not_wait_for_workers_that_are_gone(monk
 
 def test_workers_of_ours_that_never_come_back_end_the_run(monkeypatch):
     for name, seconds in {"LOOK_S": 0.1, "PATIENCE_S": 0.2, "GIVE_UP_S": 0.5}.items():
-        monkeypatch.setattr(workers, name, seconds)
+        monkeypatch.setattr(waiting, name, seconds)
     said = []
     with (
         LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
@@ -269,7 +269,7 @@ def test_workers_of_ours_that_never_come_back_end_the_run(monkeypatch):
         pool = workers.Pool(client, 1, 1, 1, declares=False, is_own=True, tell=said.append)
         completed = as_completed([client.submit(abs, -1)], loop=client.loop)
         with pytest.raises(SchedulerError, match="none came back") as caught:
-            list(workers.come(completed, pool, _never))
+            list(waiting.come(completed, pool, _never))
     assert caught.value.exit_code == 4
     assert len(said) == 1
 
@@ -289,6 +289,60 @@ def test_a_run_that_is_stopped_calls_no_scan_too_large_that_larger_workers_had_r
         if len(results) == 2:
             stops.append(1)
     assert sorted(results) == [0, 2]
+
+
+def _noted(job, _, *, folder):
+    (folder / f"begun-{job}").touch()
+    time.sleep(0.5)
+    return job
+
+
+def test_a_run_that_is_told_to_stop_begins_nothing_more(tmp_path):
+    stops = []
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+        results = _run(
+            partial(_noted, folder=tmp_path),
+            range(20),
+            scheduler=cluster.scheduler_address,
+            should_stop=lambda: bool(stops),
+        )
+        done = [next(results)]
+        stops.append(1)
+        done += results
+        # The one that was running, and one that may have begun in that moment.
+        assert len(done) <= 3
+        assert len(list(tmp_path.iterdir())) == len(done)
+        # A signal that comes while workers start.
+        assert (
+            list(_run(abs, [1, 2], scheduler=cluster.scheduler_address, should_stop=lambda: True))
+            == []
+        )
+
+
+def test_workers_that_do_not_start_are_told(monkeypatch):
+    monkeypatch.setitem(workers._WORKER_ENVIRONMENT, "PYTHONHOME", "/nowhere")
+    with pytest.raises(SchedulerError, match=r"Dask did not start here .* --workers 0") as caught:
+        list(_run(abs, [1]))
+    assert caught.value.exit_code == 4
+
+
+def test_workers_without_the_toolkit_are_named():
+    class Client:
+        def run(self, *_, **__):
+            return {"tcp://b:1": True, "tcp://a:1": False}
+
+    with pytest.raises(SchedulerError, match="1 of 2 Dask workers have no toolkit, the first tcp"):
+        workers._refuse_without_toolkit(Client())
+
+
+def test_dask_is_quiet_though_its_first_import_sets_its_own_levels():
+    code = (
+        "import logging; from vocodata.workers import quiet\n"
+        "with quiet('distributed.client'):\n"
+        "    import distributed; print(logging.getLogger('distributed.client').level)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(logging.CRITICAL)
 
 
 @contextmanager
@@ -338,7 +392,7 @@ def test_a_scheduler_started_by_others_loses_a_worker_and_the_job_is_run_again(
     assert sorted(results) == list(range(6))
     assert (tmp_path / "run-2").stat().st_size >= 2
     has_one = find_spec("bokeh") is not None
-    dashboard = "Dask dashboard: http" if has_one else "The scheduler shows no dashboard; install"
+    dashboard = "Dask dashboard: http" if has_one else "Dask shows no dashboard, since bokeh is not"
     # The worker may have been late.
     assert said[-1].startswith(dashboard)
 

@@ -4,6 +4,7 @@ import os
 import resource
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -108,6 +109,14 @@ def test_a_ledger_that_a_full_disk_cut_at_its_birth_is_told_so_and_made_later(
     assert path.exists()
     with Ledger(path, read_only=True) as book:
         assert (book.entries(), book.note("salt")) == ({}, None)
+
+
+@pytest.mark.parametrize(("free", "error"), [(0, DiskFullError), (9, LedgerError)])
+def test_a_disk_without_inodes_is_full(tmp_path, monkeypatch, free, error):
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_files=9, f_favail=free))
+    # SQLite cannot open a folder, and says no more than where no file can be made.
+    with pytest.raises(error, match=r"ledger|Ledger"):
+        Ledger(tmp_path)
 
 
 def test_an_empty_file_is_a_ledger_to_come(tmp_path):

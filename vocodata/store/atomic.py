@@ -97,7 +97,10 @@ def storage_fault(path: Path, error: OSError) -> StoreError:
             "or give another --out, then build again with --resume."
         )
         return DiskFullError(msg)
-    msg = f"{path} cannot be written: {error.strerror or error}."
+    msg = (
+        f"{path} cannot be written: {error.strerror or error}. Give another --out, or make that "
+        "place writable."
+    )
     return StoreUnwritableError(msg)
 
 

@@ -156,8 +156,10 @@ def store_path(url: str | Path) -> Path:
         raise StoreError(msg)
     if isinstance(path, RemotePath):
         return path
-    # Ledger, salt and lock lie beside the store under its name: `.` has none of its own.
-    named = path.resolve() if path.name in {"", ".."} and str(url) else path
+    # Ledger, salt and lock lie beside the store under its name: `.` has none of its own, and a
+    # link is another name of a store that two builds might take for two.
+    is_other_name = path.name in {"", ".."} or path.is_symlink()
+    named = path.resolve() if is_other_name and str(url) else path
     if not named.name:
         msg = f"{str(url)!r} cannot be a store: it has no name. Give a folder."
         raise StoreError(msg)

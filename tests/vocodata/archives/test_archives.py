@@ -24,8 +24,9 @@ from vocodata.building import build
 from vocodata.discover import find_scans
 from vocodata.errors import DiskFullError, ManifestError, VocoDataError
 from vocodata.manifest import load_manifest
-from vocodata.plan import make_plan, predict_size, scan_recipe
+from vocodata.plan import make_plan, predict_size
 from vocodata.readers import read_header, read_volume
+from vocodata.recipe import scan_recipe
 
 
 @pytest.fixture(autouse=True)

@@ -162,7 +162,7 @@ def test_a_second_build_of_another_machine_is_refused(tmp_path, manifest, url, s
         assert lock.is_locked(root, tmp_path / "two.sqlite")
         with pytest.raises(StoreLockedError, match=r"or remove s3://.*ct.zarr.lock"):
             build(manifest, url, workers=0, ledger=tmp_path / "two.sqlite")
-        with pytest.raises(StoreLockedError, match=r"s3://.*ct.zarr \(process \d+\)"):
+        with pytest.raises(StoreLockedError, match=r"s3://.*ct.zarr \(process \d+ on"):
             build(manifest, url, workers=0, ledger=tmp_path / "one.sqlite")
     assert not lock.is_locked(root, tmp_path / "two.sqlite")
     assert _keys(s3) == set()
@@ -173,7 +173,9 @@ def test_a_lock_that_was_taken_away_is_noticed_before_the_catalogue_is_written(m
         if event.kind == "stored":
             s3.put_object(Bucket=s3.bucket, Key="deep/ct.zarr.lock", Body=b"another")
 
-    with pytest.raises(StoreLockedError, match=r"Another build took s3://.*lock while"):
+    with pytest.raises(
+        StoreLockedError, match=r"s3://.*lock was removed or taken by another build"
+    ):
         build(manifest, url, workers=0, on_event=steal)
     assert json.loads(_contents(s3)["zarr.json"])["attributes"]["voco"]["complete"] is False
     assert "ct.zarr.lock" in _keys(s3)
