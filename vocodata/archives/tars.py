@@ -11,6 +11,7 @@ import bz2
 import gzip
 import logging
 import lzma
+import re
 import tarfile
 import zlib
 from importlib import import_module
@@ -28,15 +29,17 @@ BLOCK = 512
 HEAD_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 18
 _MAX_NAME_BYTES = 1 << 20
+_BEFORE = {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE}
 # Of an old sparse file: in its header, and in each block of its map.
 _IS_CONTINUED_AT, _MAP_IS_CONTINUED_AT = 482, 504
-_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 # Public, yet in no list of types.
 _EOFHeaderError: type[tarfile.HeaderError] = vars(tarfile)["EOFHeaderError"]
 try:
     _gzip_open: Any = import_module("isal.igzip").open
+    _gzip_error: Any = import_module("isal.isal_zlib").error
 except ImportError:
-    _gzip_open = gzip.open
+    _gzip_open, _gzip_error = gzip.open, zlib.error
+_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, _gzip_error)
 
 
 def inflating(file: IO[bytes]) -> IO[bytes]:
@@ -69,22 +72,16 @@ def list_tar(
     """
     reader = _Reader(file, is_stream=look is not None)
     members: list[Member] = []
-    wide: dict[str, str] = {}
     while True:
         try:
-            info = reader.header()
+            info, wide = reader.header()
         except _EOFHeaderError:
             reader.prove(name)
             return members
         except (tarfile.HeaderError, *_DAMAGE) as error:
             raise _cut(name, members, error) from error
+        member = _member(info, reader.at, wide)
         try:
-            if info.type in {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE}:
-                wide |= _wide_names(info, reader.take(min(info.size, _MAX_NAME_BYTES)))
-                reader.skip(_padded(info.size) - min(info.size, _MAX_NAME_BYTES))
-                continue
-            member = _member(info, reader.at, wide)
-            wide = {}
             head = reader.take(min(member.packed_size, HEAD_BYTES)) if look else b""
             if look and not member.fault:
                 member = _with_series(member, look(head, member.path))
@@ -122,10 +119,19 @@ def _wide_names(info: tarfile.TarInfo, raw: bytes) -> dict[str, str]:
     if info.type == tarfile.GNUTYPE_LONGNAME:
         return {"path": raw.rstrip(b"\0").decode("utf-8", "surrogateescape")}
     records: dict[str, str] = {}
-    while raw and (length := int(raw.partition(b" ")[0] or b"0")):
-        key, _, value = raw[:length].partition(b" ")[2].rstrip(b"\n").partition(b"=")
-        records[key.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
+    raw = raw.rstrip(b"\0")
+    while raw:
+        start = re.match(rb"(\d{1,9}) ([^=]+)=", raw)
+        length = int(start[1]) if start else 0
+        if start is None or not start.end() < length <= len(raw):
+            msg = f"a record of its names begins with {raw[:20]!r}"
+            raise tarfile.HeaderError(msg)
+        value = raw[start.end() : length].removesuffix(b"\n")
+        records[start[2].decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
         raw = raw[length:]
+    if not re.fullmatch(r"\d{0,18}", records.get("size", "")):
+        msg = f"a member's size is {records['size'][:20]!r}"
+        raise tarfile.HeaderError(msg)
     return records
 
 
@@ -133,7 +139,7 @@ def _member(info: tarfile.TarInfo, offset: int, wide: dict[str, str]) -> Member:
     # A sparse file may be called by the process that packed it, its name told beside.
     name = wide.get("GNU.sparse.name") or wide.get("path", info.name)
     path, is_safe = safe_path(_as_text(name).rstrip("/"))
-    size = int(wide.get("size", info.size))
+    size = int(wide.get("size") or info.size)
     fault = ""
     if not is_safe:
         fault = "archive_unsafe_path"
@@ -184,10 +190,22 @@ class _Reader:
             raise EOFError(msg)
         return data
 
-    def header(self) -> tarfile.TarInfo:
-        """What a member's header says; the map of an old sparse file is passed over."""
+    def header(self) -> tuple[tarfile.TarInfo, dict[str, str]]:
+        """What a member's header says, and what was told of it before (`_wide_names`)."""
+        wide: dict[str, str] = {}
+        while (info := self._block()).type in _BEFORE:
+            taken = min(info.size, _MAX_NAME_BYTES)
+            wide |= _wide_names(info, self.take(taken))
+            self.skip(_padded(info.size) - taken)
+        return info, wide
+
+    def _block(self) -> tarfile.TarInfo:
+        """One header; the map of an old sparse file is passed over."""
         block = self.take(BLOCK)
         info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        if info.size < 0:
+            msg = f"a member's size is {info.size}"
+            raise tarfile.HeaderError(msg)
         is_continued = info.type == tarfile.GNUTYPE_SPARSE and block[_IS_CONTINUED_AT]
         while is_continued:
             is_continued = self.take(BLOCK)[_MAP_IS_CONTINUED_AT]

@@ -5,11 +5,13 @@ import shutil
 import subprocess
 import tarfile
 
+import numpy as np
 import pytest
 
 from tests.vocodata.archives.test_archives import refused, scans
-from tests.vocodata.packing import write_zip
+from tests.vocodata.packing import pack, write_zip
 from vocodata.archives import unpacked
+from vocodata.errors import ManifestError
 
 HOLE = bytes(1 << 16)
 
@@ -72,3 +74,36 @@ def test_backslashes_of_a_zip_are_folders(tmp_path):
     (scan,) = scans(write_zip(tmp_path / "a.zip", {"p1\\day 1\\x.nii": b"1"}))
     assert scan.image == tmp_path / "a.zip" / "p1" / "day 1" / "x.nii"
     assert contents([scan]) == {"p1-day_1-x": b"1"}
+
+
+def test_a_compressed_tar_with_damaged_blocks_is_refused_in_words(tmp_path):
+    rng = np.random.default_rng(0)
+    path = pack({f"{n}.nii": rng.bytes(200_000) for n in range(3)}, tmp_path / "p", "tar.gz")
+    content = path.read_bytes()
+    middle = len(content) // 2
+    for start in (middle, 20):
+        path.write_bytes(content[:start] + b"\xff" * 400 + content[start + 400 :])
+        with pytest.raises(ManifestError, match=r"does not prove|cut or damaged"):
+            scans(path)
+
+
+@pytest.mark.parametrize("record", [b"x 27 path", b"-5 =\n", b"99 path=a\n", b"12 size=-99\n"])
+def test_records_of_a_tar_that_do_not_add_up_are_refused_and_end(tmp_path, record):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for kind, content in ((tarfile.XHDTYPE, record), (tarfile.REGTYPE, b"123")):
+            info = tarfile.TarInfo("x.nii")
+            info.type, info.size = kind, len(content)
+            archive.addfile(info, io.BytesIO(content))
+    with pytest.raises(ManifestError, match=r"cut or damaged at its start \(a (record|member)"):
+        scans(tmp_path / "a.tar")
+
+
+def test_a_tar_that_ends_within_a_long_name_is_refused_in_words(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT) as archive:
+        info = tarfile.TarInfo("a" * 2000 + ".nii")
+        info.size = 3
+        archive.addfile(info, io.BytesIO(b"123"))
+    content = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(content[:1000])
+    with pytest.raises(ManifestError, match="cut or damaged at its start"):
+        scans(tmp_path / "a.tar")
