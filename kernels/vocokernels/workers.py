@@ -22,10 +22,21 @@ Result = TypeVar("Result")
 # beyond these the threads wait for the interpreter, which starts one operation at a time
 MOST_WORKERS = 8
 
+# while a pool is made, threads that ask for the first time are told a number that is not theirs
+_making = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # a child would wait for ever for a thread that it does not have
+    os.register_at_fork(
+        before=_making.acquire,
+        after_in_parent=_making.release,
+        after_in_child=_making.release,
+    )
+
 
 def worker_count() -> int:
     """Threads to share work among: as many as PyTorch may use, within reason."""
-    return min(torch.get_num_threads(), MOST_WORKERS)
+    with _making:
+        return min(torch.get_num_threads(), MOST_WORKERS)
 
 
 def share_out(items: Sequence[Item], costs: Sequence[int], *, shares: int) -> list[list[Item]]:
@@ -57,24 +68,31 @@ def run_shares(task: Callable[[Share], Result], shares: Sequence[Share]) -> list
 
     if len(shares) == 1:
         return [run(shares[0])]
-    pool = _pool(os.getpid(), len(shares), torch.get_num_threads())
-    return list(pool.map(run, shares))
+    return list(_pool(len(shares)).map(run, shares))
+
+
+def _pool(workers: int) -> ThreadPoolExecutor:
+    """So many threads of this process, made once."""
+    with _making:
+        return _made(os.getpid(), workers)
 
 
 @lru_cache(maxsize=8)
-def _pool(process: int, workers: int, threads: int) -> ThreadPoolExecutor:  # noqa: ARG001 - a fork needs threads of its own
-    all_here = threading.Barrier(workers + 1)
+def _made(process: int, workers: int) -> ThreadPoolExecutor:  # noqa: ARG001 - a fork needs threads of its own
+    # a thread takes the common number of torch threads when it first asks: all ask before one
+    # changes its own, which changes the common one, too
+    all_asked = threading.Barrier(workers)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="vocokernels")
 
-    def settle() -> None:
-        # a thread takes the common number when it first asks, so ask before the change
-        torch.get_num_threads()
+    def settle(_: int) -> int:
+        common = torch.get_num_threads()
+        all_asked.wait()
         torch.set_num_threads(1)
-        all_here.wait()
+        return common
 
-    for _ in range(workers):
-        pool.submit(settle)
-    all_here.wait()
-    # the setting is a thread's own, but also what threads to come begin with
-    torch.set_num_threads(threads)
+    common = max(pool.map(settle, range(workers)))
+    # by a thread that ends, as the number of the calling one may be another
+    restoring = threading.Thread(target=torch.set_num_threads, args=(common,))
+    restoring.start()
+    restoring.join()
     return pool

@@ -1,3 +1,4 @@
+import os
 import threading
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vocokernels import workers
 from vocokernels.workers import MOST_WORKERS, run_shares, share_out, worker_count
 
 
@@ -45,6 +47,68 @@ def test_threads_to_come_keep_the_number_of_torch_threads():
     later.start()
     later.join()
     assert seen == [2]
+
+
+def test_threads_that_begin_while_others_are_made_keep_the_number_of_torch_threads():
+    torch.set_num_threads(2)
+    seen = []
+
+    def begin():
+        together.wait()
+        seen.append((worker_count(), *run_shares(lambda _: torch.get_num_threads(), [1, 2])))
+        seen.append(torch.get_num_threads())
+
+    for _ in range(10):
+        workers._made.cache_clear()
+        together = threading.Barrier(5, timeout=20)
+        threads = [threading.Thread(target=begin) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert set(seen) == {(2, 1, 1), 2}
+
+
+def test_threads_to_come_do_not_get_what_a_caller_took_for_itself():
+    torch.set_num_threads(3)
+    common = threading.Thread(target=torch.set_num_threads, args=(2,))
+    common.start()
+    common.join()
+    workers._made.cache_clear()
+    run_shares(lambda share: share, [1, 2])
+    seen = []
+    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert (torch.get_num_threads(), seen) == (3, [2])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_fork_waits_until_threads_are_made_and_makes_its_own():
+    torch.set_num_threads(2)
+    run_shares(lambda share: share, [1, 2])
+    with workers._making:
+        # held by another thread, it would be held in the child for ever
+        found = []
+        forking = threading.Thread(target=lambda: found.append(_forked()), daemon=True)
+        forking.start()
+        forking.join(0.05)
+        assert forking.is_alive()
+    forking.join(20)
+    assert found == [0]
+
+
+def _forked():
+    """Exit status of a child that shares work among threads."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = int(run_shares(lambda share: 2 * share, [1, 2]) != [2, 4])
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1]
 
 
 def test_one_share_runs_here():
