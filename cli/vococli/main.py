@@ -84,14 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _terminable():
             code = app(words, prog_name="voco", standalone_mode=False, obj=settings)
     # The last door before the shell: whatever comes becomes a sentence and a code.
-    except (Exception, Terminated) as error:
+    except (Exception, KeyboardInterrupt, Terminated) as error:
         return _explain(error, debug=settings.debug)
     # typer ends the process with 1 when whoever reads has gone; the shell's word for that is 141.
     except SystemExit as ended:
         if isinstance(ended.__context__, BrokenPipeError):
             return PIPE_CLOSED
         raise
-    # typer turns Ctrl-C into a code of its own and says nothing.
+    # Once a command runs, typer turns Ctrl-C into a code of its own and says nothing.
     if code == INTERRUPTED:
         return _explain(KeyboardInterrupt(), debug=False)
     return code if isinstance(code, int) else 0

@@ -34,6 +34,14 @@ def build_words(manifest: Path, out: Path) -> list[str]:
     return f"data build --sources {manifest} --out {out} --workers 0".split()
 
 
+def test_ctrl_c_before_the_command_has_begun_is_as_clean_as_later(capsys, monkeypatch):
+    def interrupted(*_words, **_more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vococli.main.app", interrupted)
+    assert "Interrupted." in refused(capsys, 130, "info")
+
+
 def test_a_missing_manifest_ends_with_2(tmp_path, capsys):
     said = refused(capsys, 2, *build_words(tmp_path / "no.yaml", tmp_path / "s"))
     assert "no.yaml" in said
