@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FIRST_PRESET = "abdomen"
+_MOST_PAIRINGS = 8
 
 
 @dataclass(frozen=True)
@@ -193,9 +194,11 @@ def _loose(root: Path) -> list[Guess]:
 
 def _with_labels(root: Path, tree: Tree, files: list[Path], suspects: list[Path]) -> Guess:
     """A source of scan files and labels, if only as a doubt."""
-    for images, labels in _pairings([path for path in files if path not in suspects], suspects):
+    scans = [path for path in files if path not in suspects]
+    for images, labels in _pairings(scans, suspects):
         guess = _tried(root, tree, "glob", images=images, labels=labels)
-        if guess is not None and guess.labelled == len(suspects):
+        # All or nothing: what a pattern leaves out would be lost.
+        if guess and (guess.count, guess.labelled) == (len(scans), len(suspects)):
             return guess
     return _doubtful(root, suspects[0])
 
@@ -226,19 +229,39 @@ def _beside(root: Path) -> list[Guess]:
 
 
 def _pairings(scans: list[Path], labels: list[Path]) -> list[tuple[str, str]]:
-    """Patterns that might pair scans with labels: by folder, or by name within one folder."""
+    """Patterns that might pair scans with labels: by folder, or by a word that both names have."""
     if not scans:
         return []
-    suffix = "." + scans[0].name.partition(".")[2]
-    scan, label = scans[0], labels[0]
+    label = labels[0]
     pairs = []
     if len({path.name for path in scans}) == 1 and len({path.name for path in labels}) == 1:
-        pairs.append((f"**/{scan.name}", f"{{folder}}/{label.name}"))
-    if scan.parent != label.parent:
-        pairs.append(
-            (f"{scan.parent.as_posix()}/*{suffix}", f"{label.parent.as_posix()}/{{id}}{suffix}")
-        )
-    return pairs
+        pairs.append((f"**/{scans[0].name}", f"{{folder}}/{label.name}"))
+    other, ending = _stem(label), label.name[len(_stem(label)) :]
+    for scan in scans:
+        beside, one = scan.parent == label.parent, _stem(scan)
+        images_in = "**" if beside else scan.parent.as_posix()
+        labels_in = "{folder}" if beside else label.parent.as_posix()
+        for core in (one, *_beginnings(one), *re.findall(r"\d+", one)):
+            if (parts := _parted(one, core)) and (others := _parted(other, core)):
+                images = f"{images_in}/{'*'.join(parts)}{scan.name[len(one) :]}"
+                pairs.append((images, f"{labels_in}/{'{id}'.join(others)}{ending}"))
+    return list(dict.fromkeys(pairs))[:_MOST_PAIRINGS]
+
+
+def _stem(path: Path) -> str:
+    return path.name[: -len(suffix_of(path) or "") or None]
+
+
+def _beginnings(stem: str) -> list[str]:
+    """What a name begins with, up to each of its signs between words; the longest first."""
+    ends = [match.start() for match in re.finditer(r"[ ._-]", stem)]
+    return [stem[:end] for end in reversed(ends) if end]
+
+
+def _parted(name: str, core: str) -> tuple[str, str] | None:
+    """What stands before and behind a word in a name, unless its number only begins there."""
+    found = re.search(rf"(?<!\d){re.escape(core)}(?!\d)", name)
+    return (name[: found.start()], name[found.end() :]) if found else None
 
 
 def _name(root: Path) -> str:

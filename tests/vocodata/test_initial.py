@@ -104,6 +104,43 @@ def test_folders_of_images_and_labels_are_paired_by_name(tmp_path):
     assert len(scans) == 3
 
 
+@pytest.mark.parametrize(
+    ("names", "images", "labels"),
+    [
+        (["a.nii.gz", "b.nii.gz", "b_seg.nii.gz"], "**/*.nii.gz", "{folder}/{id}_seg.nii.gz"),
+        (["c/p1_ct.nii", "c/p2_ct.nii", "c/p2_seg.nii"], "**/*_ct.nii", "{folder}/{id}_seg.nii"),
+        (
+            ["img/img01.mha", "img/img02.mha", "label/label02.mha"],
+            "img/img*.mha",
+            "label/label{id}.mha",
+        ),
+        (["i/a.nrrd", "i/b.nrrd", "mask/a_mask.nii.gz"], "i/*.nrrd", "mask/{id}_mask.nii.gz"),
+        (["vol-1.nii", "vol-2.nii", "seg-1.nii"], "**/vol-*.nii", "{folder}/seg-{id}.nii"),
+    ],
+)
+def test_labels_called_after_their_scans_are_paired(tmp_path, names, images, labels):
+    touch(tmp_path / "data", *names)
+    ((source,), scans) = guessed(tmp_path / "data", tmp_path)
+    assert (source.images, source.labels) == (images, labels)
+    assert len(scans) == len(names) - 1
+    assert sum(scan.labels is not None for scan in scans) == 1
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["img/1.nii.gz", "label/1.nii.gz", "more/2.nii.gz"],
+        ["img/1.nii.gz", "img/2.nrrd", "label/1.nii.gz"],
+        ["1.nii.gz", "2.nii.gz", "10_seg.nii.gz"],
+        ["a.nii.gz", "a_liver_mask.nii.gz", "a_spleen_mask.nii.gz"],
+    ],
+)
+def test_patterns_that_would_leave_something_out_are_not_proposed(tmp_path, names):
+    touch(tmp_path / "data", *names)
+    (guess,) = guess_sources(tmp_path / "data")
+    assert "cannot be told apart" in guess.doubt
+
+
 def test_what_cannot_be_told_apart_is_left_to_the_user_and_refused_by_the_build(tmp_path):
     root = tmp_path / "data"
     touch(root, "a.nii.gz", "b.nii.gz", "a_seg.nii.gz", "b_mask.nrrd")
