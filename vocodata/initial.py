@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FIRST_PRESET = "abdomen"
-_MOST_PAIRINGS = 8
+# Names looked at for a pattern, and patterns tried: they are alike, or there is none.
+_MOST_NAMES, _MOST_PAIRINGS = 1000, 8
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def _loose(root: Path) -> list[Guess]:
 
 def _with_labels(root: Path, tree: Tree, files: list[Path], suspects: list[Path]) -> Guess:
     """A source of scan files and labels, if only as a doubt."""
-    scans = [path for path in files if path not in suspects]
+    scans = sorted(set(files) - set(suspects))
     for images, labels in _pairings(scans, suspects):
         guess = _tried(root, tree, "glob", images=images, labels=labels)
         # All or nothing: what a pattern leaves out would be lost.
@@ -237,7 +238,8 @@ def _pairings(scans: list[Path], labels: list[Path]) -> list[tuple[str, str]]:
     if len({path.name for path in scans}) == 1 and len({path.name for path in labels}) == 1:
         pairs.append((f"**/{scans[0].name}", f"{{folder}}/{label.name}"))
     other, ending = _stem(label), label.name[len(_stem(label)) :]
-    for scan in scans:
+    nearest = sorted(scans, key=lambda path: path.parent != label.parent)
+    for scan in nearest[:_MOST_NAMES]:
         beside, one = scan.parent == label.parent, _stem(scan)
         images_in = "**" if beside else scan.parent.as_posix()
         labels_in = "{folder}" if beside else label.parent.as_posix()
