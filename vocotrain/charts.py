@@ -101,7 +101,7 @@ def _path(line: Line, frame: _Frame) -> str:
     colour = f"var(--{escape(line.style)})"
     dash = ' stroke-dasharray="6 5"' if line.dashed else ""
     path = f'<path d="M{steps}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>'
-    if not line.dots:
+    if not line.dots and len(places) > 1:
         return path
     dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in places)
     return f'{path}<g fill="{colour}">{dots}</g>'
@@ -114,7 +114,8 @@ def _grid(frame: _Frame) -> str:
         y = frame.down(value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
-    for value in ticks(frame.x_low, frame.x_high, 6):
+    # Along the horizontal axis lie steps: there is none between two of them.
+    for value in filter(float.is_integer, ticks(frame.x_low, frame.x_high, 6)):
         x = frame.across(value)
         parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{value:g}</text>')
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')

@@ -159,7 +159,7 @@ def opened_run(config: PretrainConfig, *, resume: bool, on_event: OnEvent) -> It
         if run.metrics is not None:
             stack.callback(run.metrics.close)
         run.tell("start", device=str(device), precision=precision.name, scans=len(data.training))
-        for message in data.excluded.warnings:
+        for message in data.warnings:
             run.tell("warning", message=message)
         if config.optim.warmup_steps >= config.train.steps:
             run.tell("warning", message=_WARMUP_TOO_LONG.format(config.optim.warmup_steps))

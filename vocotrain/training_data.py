@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,14 @@ from vocotrain.scan_table import ScanTable, read_scan_table, split_holdout
 from vocotrain.sizes import ModelSize, model_size
 
 if TYPE_CHECKING:
-    from vocodata.geometry import Spacing
+    from vocodata.geometry import Size, Spacing
     from vocodata.store import Store
     from vocotrain.config import PretrainConfig
     from vocotrain.fields import FieldSettings
+    from vocotrain.scan_table import ScanRow
+
+_LEAST_SHARE = 0.5
+"""Of a field; a scan that fills less is worth a warning."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +58,24 @@ class TrainingData:
         """HU windows of the scans trained on, each once."""
         return sorted({row.window_hu for row in self.training.rows})
 
+    @property
+    def warnings(self) -> list[str]:
+        """What a person should know before the run begins, in sentences."""
+        field_vox = self.settings.field_vox
+        small = [
+            row for row in self.training.rows if _share_of_field(row, field_vox) < _LEAST_SHARE
+        ]
+        if not small:
+            return list(self.excluded.warnings)
+        scan = " x ".join(map(str, small[0].shape_XYZ))
+        padded = (
+            f"{len(small)} of {len(self.training)} scans fill less than half of a field of "
+            f"{' x '.join(map(str, field_vox))} voxels, such as {small[0].id} with {scan}; the "
+            "rest is air, which tells no place. Build the store with a finer preset, or set a "
+            "smaller objective.crop_vox or model.size."
+        )
+        return [*self.excluded.warnings, padded]
+
 
 def look_up_data(config: PretrainConfig, *, processes: int = 1) -> TrainingData:
     """Open the store, part the scans, and check that they fit the settings; writes nothing.
@@ -82,6 +105,12 @@ def look_up_data(config: PretrainConfig, *, processes: int = 1) -> TrainingData:
         excluded=excluded,
     )
     return TrainingData(store, store.digest, size, settings, training, held_out, excluded, bill)
+
+
+def _share_of_field(row: ScanRow, field_vox: Size) -> float:
+    """How much of a field of a scan is scan, the rest being air."""
+    sides = zip(row.shape_XYZ, field_vox, strict=True)
+    return math.prod(min(has, wanted) / wanted for has, wanted in sides)
 
 
 def _check_shares(batch_size: int, processes: int) -> None:

@@ -34,6 +34,16 @@ def test_points_that_are_not_numbers_are_left_out():
     assert len(heights(line_chart([line], x_title="", y_title=""))) == 2
 
 
+def test_a_line_of_one_point_is_a_dot():
+    assert "<circle" in line_chart([Line("loss", [1], [0.5], "line-1")], x_title="", y_title="")
+
+
+def test_no_step_lies_between_two():
+    line = Line("loss", [1, 2], [0.5, 0.4], "line-1")
+    words = re.findall(r'middle">([^<]*)<', line_chart([line], x_title="step", y_title="loss"))
+    assert words == ["1", "2", "step", "loss"]
+
+
 @pytest.mark.parametrize("values", [[], [0.0], [2.0, 2.0]])
 def test_a_chart_of_little_is_still_a_chart(values):
     line = Line("loss", list(range(len(values))), values, "line-1")

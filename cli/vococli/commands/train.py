@@ -19,7 +19,7 @@ Recipe = Annotated[
     str | None, typer.Option(help="reference, tiny, voco, or a YAML file. Default: by the size.")
 ]
 Resume = Annotated[
-    Path | None, typer.Option(metavar="RUN", help="Go on with this run; takes nothing else.")
+    Path | None, typer.Option(metavar="RUN", help="Go on with this run; only --set beside it.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
