@@ -107,5 +107,6 @@ def test_what_is_not_there_is_told_before_anything_is_written(store, tmp_path):
 
 def test_scans_that_are_small_beside_a_field_are_told(store, tmp_path):
     assert look_up_data(small_run(store, tmp_path)).warnings == []
-    (told,) = look_up_data(small_run(store, tmp_path, "objective.crop_vox=[48,48,32]")).warnings
-    assert "2 of 2 scans fill less than half of a field of 144 x 144 x 32 voxels, such as" in told
+    config = small_run(store, tmp_path, "objective.crop_vox=[64,64,32]")
+    (told,) = look_up_data(config).warnings
+    assert "2 of 2 scans fill less than half of a field of 128 x 128 x 32 voxels, such as" in told
