@@ -15,6 +15,7 @@ from vocodata.archives import list_archives
 from vocodata.archives.tree import ArchiveTree, is_hidden, may_be_dicom, pattern_expression
 from vocodata.errors import ManifestError, RemoteError
 from vocodata.readers import dicom_series, is_file_name
+from vocodata.readers.dicom_signs import is_named_dicom
 from vocodata.remote.path import RemotePath
 from vocodata.remote.tree import remote_tree
 
@@ -77,6 +78,13 @@ def open_tree(name: str, root: Path) -> Tree:
 
 
 def _opened(name: str, root: Path) -> Tree:
+    is_scan = is_file_name(root) or is_named_dicom(root.name)
+    if is_scan and not isinstance(root, RemotePath) and root.is_file():
+        msg = (
+            f"Source '{name}': root {root} is called as one scan is; expected a folder or an "
+            "archive. Name the folder it lies in; layout: glob with images takes single files."
+        )
+        raise ManifestError(msg)
     try:
         archives = list_archives(root, series_of=dicom_series)
     except ManifestError as error:

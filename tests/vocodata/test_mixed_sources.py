@@ -26,6 +26,13 @@ def test_one_label_file_is_not_taken_for_all_scans(root):
     assert scan.labels == root / "labels/a.nii.gz"
 
 
+@pytest.mark.parametrize("name", ["a.nii.gz", "b.mha", "c.dcm"])
+def test_a_scan_is_no_root(root, name):
+    touch(root, name)
+    with pytest.raises(ManifestError, match=rf"{name} is called as one scan is; expected a folder"):
+        scans(root / name)
+
+
 def test_several_scans_of_a_folder_may_share_its_labels(root):
     touch(root, "p1/early.nii.gz", "p1/late.nii.gz", "p1/seg.nii.gz")
     found = scans(root, layout="glob", images="*/*.nii.gz", labels="{folder}/seg.nii.gz")
