@@ -15,7 +15,7 @@ from vocodata.store import open_store
 from vocotrain.errors import ConfigError
 from vocotrain.run_folder import CHECKPOINTS_NAME, CONFIG_NAME
 from vocotrain.run_record import read_run
-from vocotrain.weight_files import PICKLE_SUFFIXES, read_metadata, read_weights
+from vocotrain.weight_files import PICKLE_SUFFIXES, find_weights, read_metadata, read_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,8 @@ def inspect_path(path: Path) -> Inspection:
     """Say what lies at a path.
 
     Args:
-        path: A store's folder or URL, a run's folder, a file of weights, a scan or a DICOM folder.
+        path: A store's folder or URL, the folder of a run or a checkpoint, a file of weights, a
+            scan or a DICOM folder.
 
     Raises:
         ConfigError: Nothing is there, or a folder of stores and runs.
@@ -76,6 +77,8 @@ def inspect_path(path: Path) -> Inspection:
         # A damaged store says so; whatever else has no zarr.json is taken for a scan.
         if (path / "zarr.json").exists():
             raise
+    if path.is_dir() and any(path.glob("*.safetensors")):
+        return _weights(find_weights(path))
     if path.is_dir() and (known := sorted(filter(_is_known, path.iterdir()))):
         names = ", ".join(str(each) for each in known)
         msg = f"{path} is no store, run or scan itself; it holds {names}. Give one of those."

@@ -57,3 +57,10 @@ def test_metadata_of_weights_is_opened(tmp_path):
     save_file(tensors, path, metadata={"voco": json.dumps({"size": {"name": "tiny"}})})
     found = inspect_path(path)
     assert (found.kind, found.facts["tensors"], found.facts["parameters"]) == ("weights", 2, 6)
+
+
+def test_the_folder_of_a_checkpoint_is_its_weights(tmp_path):
+    save_file({"model.a": np.zeros((2, 3), np.float32)}, tmp_path / "state.safetensors")
+    (tmp_path / "state.json").write_text("{}")
+    found = inspect_path(tmp_path)
+    assert (found.kind, found.facts["parameters"]) == ("weights", 6)
