@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import secrets
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+# pydicom warns with the values of headers, which may name a patient, and a log may be kept.
+warnings.filterwarnings("ignore", module=r"pydicom\.")
 _PATIENT_KEY = secrets.token_bytes(32)
 _SERIES_TAG = 0x0020000E
 _TAGS = [

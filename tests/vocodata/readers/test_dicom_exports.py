@@ -1,6 +1,8 @@
 """Folders as a PACS, a CD or a broken copy leaves them."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pydicom
@@ -164,3 +166,14 @@ def test_a_value_that_cannot_be_parsed_is_a_damaged_file(tmp_path, tag):
     (folder / "0003.dcm").write_bytes(content)
     (scan,) = scans(tmp_path / "d")
     refused(scan.image, "0003.dcm", files=scan.files)
+
+
+def test_no_value_of_a_header_is_shown_as_a_warning(tmp_path):
+    folder = write_series(tmp_path / "s", HU[:, :, :2])
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes().replace(b"1.2.3\0", b"1.DOE\0"))
+    code = f"from vocodata.readers import read_volume; print(read_volume({str(folder)!r}))"
+    python = [sys.executable, "-W", "default", "-c", code]
+    ended = subprocess.run(python, capture_output=True, text=True, check=True)
+    assert "Volume(" in ended.stdout
+    assert "DOE" not in ended.stderr
