@@ -189,9 +189,10 @@ def _refuse_mixed_kernels(ordered: list[Slice], folder: Path) -> None:
     kernels = [part.kernel for part in ordered if part.kernel]
     pieces = [kernel for kernel, _ in groupby(kernels)]
     if len(pieces) > len(set(pieces)):
+        # What a kernel is called is free text, so it is not told.
         msg = (
-            f"Slices in {folder.name} are of {len(set(pieces))} reconstructions by turns (kernels "
-            f"{', '.join(sorted(set(pieces)))}); expected one. Give each its own folder."
+            f"Slices in {folder.name} are of {len(set(pieces))} reconstructions by turns, as their "
+            "ConvolutionKernel says; expected one. Give each its own folder."
         )
         raise UnreadableScanError(msg, code="mixed_series")
 

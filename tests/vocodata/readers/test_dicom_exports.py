@@ -138,7 +138,7 @@ def test_two_reconstructions_half_a_gap_apart_are_no_volume(tmp_path):
         change=lambda _: {"ConvolutionKernel": ["B80f", "3"]},
         names=[f"sharp{z}.dcm" for z in range(HU.shape[2])],
     )
-    refused(folder, "of 2 reconstructions by turns .*B30f", "mixed_series")
+    refused(folder, "of 2 reconstructions by turns", "mixed_series")
 
 
 def test_a_stack_of_two_regions_may_have_two_kernels(tmp_path):
