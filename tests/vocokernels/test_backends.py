@@ -112,6 +112,10 @@ def nothing_said(monkeypatch, caplog):
     return caplog
 
 
+# so many scores that auto does not leave the fast path
+MANY = (5, 15, 16, 16, 6)
+
+
 def attend(qkv, backend="auto"):
     table = torch.zeros(27, 1)
     return window_attention(qkv, table, heads=1, window=(2, 2, 2), shift=(0, 0, 0), backend=backend)
@@ -119,10 +123,10 @@ def attend(qkv, backend="auto"):
 
 def test_what_auto_chose_is_said_once(nothing_said, monkeypatch):
     for _ in range(3):
-        attend(torch.zeros(1, 2, 2, 2, 6))
+        attend(torch.zeros(MANY))
     crop_similarity(torch.ones(1, 1, 2), torch.ones(1, 1, 2))
     monkeypatch.setenv("VOCO_KERNELS", "reference")
-    attend(torch.zeros(1, 2, 2, 2, 6))
+    attend(torch.zeros(MANY))
     assert [(record.levelname, record.getMessage()) for record in nothing_said.records] == [
         ("INFO", "window_attention runs on backend 'cpu' (auto, tensors on cpu)"),
         ("INFO", "crop_similarity runs on backend 'cpu' (auto, tensors on cpu)"),
@@ -275,7 +279,7 @@ def test_torch_func_grad_may_call_attention_on_what_it_does_not_differentiate():
 
 
 OPERATIONS = {
-    "window_attention": (attend, (torch.randn(2, 3, 2, 2, 6),)),
+    "window_attention": (attend, (torch.randn(MANY),)),
     "crop_similarity": (crop_similarity, (torch.randn(2, 2, 4), torch.randn(2, 3, 4))),
     "voco_loss": (
         lambda x, bases: voco_loss(
@@ -309,15 +313,17 @@ def test_an_operation_compiles_whole_forward_and_backward(name, monkeypatch):
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # inductor's own
 def test_inductor_takes_the_operation_and_its_neighbours_forward_and_backward(monkeypatch):
     monkeypatch.delenv("VOCO_KERNELS", raising=False)
-    linear = torch.nn.Linear(4, 6)
+    linear, table = torch.nn.Linear(4, 6), torch.randn(27, 2, requires_grad=True)
+    sizes = {"heads": 2, "window": (2, 2, 2), "shift": (0, 0, 0), "backend": "cpu"}
 
     def half(x):
-        return torch.nn.functional.gelu(attend(linear(x)))
+        # a gradient that inductor itself goes on with
+        return torch.nn.functional.gelu(window_attention(linear(x), 2 * table, **sizes))
 
     x = torch.randn(2, 3, 2, 2, 4, requires_grad=True)
     out, expected = torch.compile(half, fullgraph=True)(x), half(x)
     torch.testing.assert_close(out, expected)
-    wanted = [x, *linear.parameters()]
+    wanted = [x, table, *linear.parameters()]
     for ours, theirs in zip(
         torch.autograd.grad(out.sum(), wanted),
         torch.autograd.grad(expected.sum(), wanted),

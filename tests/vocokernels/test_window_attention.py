@@ -1,4 +1,5 @@
 import math
+import re
 import sys
 from functools import partial
 
@@ -10,7 +11,7 @@ from tests.vocokernels.monai_window import monai_window_attention
 from vocokernels import window_attention
 from vocokernels.errors import BackendUnavailableError, DtypeError, ShapeError
 from vocokernels.window_attention.boxes import table_length
-from vocokernels.window_attention.cpu import _forward_op
+from vocokernels.window_attention.cpu import _backward_op, _forward_op
 
 # map, window, shift, heads, channels of a head, maps
 CASES = [
@@ -174,9 +175,11 @@ def test_finite_differences_agree():
 @pytest.mark.parametrize("with_pad", [True, False])
 def test_the_operator_is_registered_soundly(with_pad):
     qkv, table, pad = random_inputs((5, 4, 3), (3, 3, 3), 2, 4, 2, dtype=torch.float32)
-    torch.library.opcheck(
-        _forward_op, (qkv, table, pad if with_pad else None, [3, 3, 3], [1, 1, 1])
-    )
+    sizes = ([3, 3, 3], [1, 1, 1])
+    torch.library.opcheck(_forward_op, (qkv, table, pad if with_pad else None, *sizes))
+    grad = torch.randn(2, 5, 4, 3, 8)
+    given = (qkv.detach(), table.detach(), pad.detach() if with_pad else None)
+    torch.library.opcheck(_backward_op, (grad, *given, *sizes))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -285,12 +288,13 @@ def test_a_pad_of_another_width_is_refused():
         call(pad_qkv=torch.zeros(8))
 
 
-def test_a_window_of_zero_is_refused():
-    with pytest.raises(ShapeError, match=r"window is \(2, 0, 2\); expected three"):
-        call(window=(2, 0, 2))
+@pytest.mark.parametrize("window", [(2, 0, 2), (2, 2), 2], ids=str)
+def test_a_window_that_is_none_is_refused(window):
+    with pytest.raises(ShapeError, match=rf"window is {re.escape(str(window))}; expected three"):
+        call(window=window)
 
 
-@pytest.mark.parametrize("shift", [(2, 0, 0), (0, -1, 0)])
+@pytest.mark.parametrize("shift", [(2, 0, 0), (0, -1, 0), (1, 1), 1], ids=str)
 def test_a_shift_beyond_the_window_is_refused(shift):
     with pytest.raises(ShapeError, match="at least 0 and less than the window"):
         call(shift=shift)

@@ -115,16 +115,6 @@ def test_there_are_forty_configurations_and_more():
     assert {16, 24, 32, 48, 64} <= {case.width for case in CASES}
 
 
-def test_the_kernels_of_the_gradients_are_shipped():
-    """As those of the forward pass are: none escapes the static table."""
-    folder = ROOT / "kernels/vocokernels/window_attention"
-    shipped = (folder / "shipped.py").read_text(encoding="utf-8")
-    tree = ast.parse((folder / "gradients/kernel.py").read_text(encoding="utf-8"))
-    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
-    assert len(names) == 5
-    assert [name for name in names if name not in shipped] == []
-
-
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("kernel", LEAST_WARPS)
 def test_as_many_warps_fit_as_in_the_prototype(kernel, target):

@@ -1,5 +1,7 @@
 """Attention in shifted windows of a 3-D map, from q, k, v to the weighted values."""
 
+from collections.abc import Sized
+
 import torch
 from torch import Tensor
 
@@ -121,13 +123,13 @@ def _check(qkv: Tensor, bias_table: Tensor, pad_qkv: Tensor | None, heads: int) 
 
 
 def _check_window(bias_table: Tensor, heads: int, window: Triple, shift: Triple) -> None:
-    if min(window) < 1:
-        message = f"window is {tuple(window)}; expected three numbers of tokens, each 1 or more."
+    if _count(window) != 3 or min(window) < 1:
+        message = f"window is {window}; expected three numbers of tokens, each 1 or more."
         raise ShapeError(message)
-    if not all(0 <= s < w for s, w in zip(shift, window, strict=True)):
+    if _count(shift) != 3 or not all(0 <= s < w for s, w in zip(shift, window, strict=True)):
         message = (
-            f"shift is {tuple(shift)}; expected three numbers of tokens, each at least 0 and less "
-            f"than the window {tuple(window)}."
+            f"shift is {shift}; expected three numbers of tokens, each at least 0 and less than "
+            f"the window {window}."
         )
         raise ShapeError(message)
     expected = (table_length(window), heads)
@@ -137,3 +139,8 @@ def _check_window(bias_table: Tensor, heads: int, window: Triple, shift: Triple)
             f"{heads} heads needs {expected}: one row for each offset of two tokens."
         )
         raise ShapeError(message)
+
+
+def _count(values: object) -> int:
+    """How many numbers were given; of one alone, 1."""
+    return len(values) if isinstance(values, Sized) else 1

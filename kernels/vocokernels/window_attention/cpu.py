@@ -120,7 +120,8 @@ def _backward_op(
         tables, pads = zip(*run_shares(compute, _shares(qkv, window, shift)), strict=True)
     return (
         grad_qkv,
-        sum(tables[1:], tables[0]).t().to(bias_table.dtype, memory_format=torch.contiguous_format),
+        # contiguous, which `to` is not unless it converts
+        sum(tables[1:], tables[0]).t().to(bias_table.dtype).contiguous(),
         sum(pads[1:], pads[0]).to(qkv.dtype if pad_qkv is None else pad_qkv.dtype),
     )
 
@@ -163,7 +164,7 @@ def _fused(rows_NmW: Tensor, bias_Hnm: Tensor) -> Tensor:
     )
     # Where all logits of a query are -inf, the operator says 0 for it and for its log-sum-exp. A
     # softmax says NaN, and half precision that has overflown must be seen.
-    if not (lse_NHn.isfinite() & (lse_NHn != 0)).all():
+    if not (lse_NHn.sum().isfinite() and lse_NHn.all()):
         return _in_steps(rows_NmW, bias_Hnm)
     out: Tensor = out_NHnd.transpose(1, 2).flatten(2)
     return out

@@ -44,22 +44,25 @@ def _attend(
     compute = torch.float64 if qkv.dtype == torch.float64 else torch.float32
 
     whole = _pad_to_windows(qkv, pad_qkv, used).to(compute)
-    regions = _regions((whole.shape[1], whole.shape[2], whole.shape[3]), moved, qkv.device)
-    back = (-moved[0], -moved[1], -moved[2])
-    tokens_Mnc = _cut(torch.roll(whole, back, dims=(1, 2, 3)), used)
-    regions_Mn3 = _cut(torch.roll(regions, back, dims=(1, 2, 3)), used)
-    hidden_Mnn = (regions_Mn3[:, :, None] != regions_Mn3[:, None]).any(-1)
+    whole_xyz = (whole.shape[1], whole.shape[2], whole.shape[3])
+    tokens_Mnc = _cut(_rolled(whole, (-moved[0], -moved[1], -moved[2])), used)
+    heads, windows = bias_table.shape[1], tokens_Mnc.shape[0] // qkv.shape[0]
+    split = torch.unflatten(tokens_Mnc, -1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k, v = torch.unflatten(split, 1, (qkv.shape[0], windows)).unbind(0)
 
-    maps, windows, tokens = qkv.shape[0], hidden_Mnn.shape[0], hidden_Mnn.shape[1]
-    split = torch.unflatten(tokens_Mnc, -1, (3, bias_table.shape[1], -1)).permute(2, 0, 3, 1, 4)
-    q, k, v = torch.unflatten(split, 1, (maps, windows)).unbind(0)
-    bias_Hnn = bias_table.to(compute)[_table_rows(tokens, window).to(qkv.device)].permute(2, 0, 1)
-    logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + bias_Hnn
-    logits = logits.masked_fill(hidden_Mnn[:, None], float("-inf"))
+    if pad_qkv is not None and whole_xyz == map_xyz:
+        # no pad is read; the gradient of what it would hold is zero all the same, not missing
+        bias_table = bias_table + pad_qkv[:0].sum()
+    tokens = tokens_Mnc.shape[1]
+    rows_nn = _table_rows(tokens, window).to(qkv.device)
+    bias_nnH = bias_table.to(compute).index_select(0, rows_nn.flatten()).view(tokens, tokens, heads)
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + bias_nnH.permute(2, 0, 1)
+    if any(moved):
+        hidden_Mnn = _hidden(whole_xyz, used, moved, qkv.device)
+        logits = logits.masked_fill(hidden_Mnn[:, None], float("-inf"))
     out_BMnC = (torch.softmax(logits, dim=-1) @ v).transpose(2, 3).flatten(3)
 
-    joined = _join(out_BMnC, used, (whole.shape[1], whole.shape[2], whole.shape[3]))
-    rolled = torch.roll(joined, moved, dims=(1, 2, 3))
+    rolled = _rolled(_join(out_BMnC, used, whole_xyz), moved)
     return rolled[:, : map_xyz[0], : map_xyz[1], : map_xyz[2]].to(qkv.dtype)
 
 
@@ -69,10 +72,23 @@ def _pad_to_windows(qkv: Tensor, pad_qkv: Tensor | None, window: Triple) -> Tens
     whole = [
         -(-length // extent) * extent for length, extent in zip((x, y, z), window, strict=True)
     ]
+    if whole == [x, y, z]:
+        return qkv
     pad = qkv.new_zeros(channels) if pad_qkv is None else pad_qkv.to(qkv.dtype)
     padded = pad.expand(maps, *whole, channels).clone()
     padded[:, :x, :y, :z] = qkv
     return padded
+
+
+def _rolled(map_BXYZC: Tensor, by: Triple) -> Tensor:
+    return torch.roll(map_BXYZC, by, dims=(1, 2, 3)) if any(by) else map_BXYZC
+
+
+def _hidden(map_xyz: Triple, window: Triple, shift: Triple, device: torch.device) -> Tensor:
+    """Which key each query does not see, for each window of one map, (M, n, n)."""
+    back = (-shift[0], -shift[1], -shift[2])
+    regions_Mn3 = _cut(_rolled(_regions(map_xyz, shift, device), back), window)
+    return (regions_Mn3[:, :, None] != regions_Mn3[:, None]).any(-1)
 
 
 def _regions(map_xyz: Triple, shift: Triple, device: torch.device) -> Tensor:

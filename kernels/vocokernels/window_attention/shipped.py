@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from vocokernels.static_gpu import ShippedKernel
-from vocokernels.window_attention.gradients.kernel import (
+from vocokernels.window_attention.gradients.kernel import _key_kernel, _query_kernel
+from vocokernels.window_attention.gradients.table_kernel import (
     _bias_kernel,
-    _key_kernel,
-    _query_kernel,
     _sink_slope_kernel,
     _table_kernel,
 )

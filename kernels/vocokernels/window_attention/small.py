@@ -1,8 +1,9 @@
 """Maps so small that going through their classes of boxes costs more than computing.
 
 Each class is some forty short operations of PyTorch, whatever its size, and a shifted map has up
-to 27. The specification is a fixed number of them, on padded windows. So it is faster where
-windows are few, and the choice is made from sizes alone.
+to 27; the weights are worked out a second time for the gradients. The specification is a fixed
+number of operations, on padded windows, and keeps its weights. So it is faster where scores are
+few, and the choice is made from sizes alone.
 """
 
 from vocokernels.window_attention.boxes import Triple, axis_runs, effective_window
@@ -10,8 +11,8 @@ from vocokernels.window_attention.counts import window_pairs
 
 # what one more class costs on a processor, in scores of the specification: 0.2 ms, 12 ns a score
 SCORES_A_CLASS = 2**14
-# what the specification costs beside its scores
-FIXED_CLASSES = 2
+# what boxes cost beside their classes
+FIXED_CLASSES = 6
 
 
 def is_small(map_xyz: Triple, window: Triple, shift: Triple, *, heads: int) -> bool:
@@ -23,7 +24,7 @@ def is_small(map_xyz: Triple, window: Triple, shift: Triple, *, heads: int) -> b
         shift: Shift of the windows.
         heads: Attention heads of all maps together.
 
-    >>> is_small((8, 8, 8), (4, 4, 4), (2, 2, 2), heads=3)
+    >>> is_small((4, 4, 4), (7, 7, 7), (3, 3, 3), heads=24)
     True
     >>> is_small((16, 16, 16), (7, 7, 7), (3, 3, 3), heads=3)
     False
@@ -32,4 +33,4 @@ def is_small(map_xyz: Triple, window: Triple, shift: Triple, *, heads: int) -> b
     # a trace of torch.compile comes by here, so no generator
     x, y, z = [len(axis_runs(*axis)) for axis in zip(map_xyz, used, moved, strict=True)]
     scores = window_pairs(map_xyz, window) * heads
-    return scores <= SCORES_A_CLASS * (x * y * z - FIXED_CLASSES)
+    return scores <= SCORES_A_CLASS * (x * y * z + FIXED_CLASSES)

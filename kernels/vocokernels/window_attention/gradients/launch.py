@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from vocokernels.window_attention.boxes import Triple
-from vocokernels.window_attention.gradients.kernel import (
+from vocokernels.window_attention.gradients.kernel import _key_kernel, _query_kernel
+from vocokernels.window_attention.gradients.table_kernel import (
     _bias_kernel,
-    _key_kernel,
-    _query_kernel,
     _sink_slope_kernel,
     _table_kernel,
 )
@@ -47,7 +46,8 @@ def backward(
         grad_table = _table_gradient(problem, sink, lse, grad_out, delta, slope)
     return (
         grad_qkv,
-        grad_table.t().to(bias_table.dtype, memory_format=torch.contiguous_format),
+        # contiguous, which `to` is not unless it converts
+        grad_table.t().to(bias_table.dtype).contiguous(),
         grad_pad.to(qkv.dtype if pad_qkv is None else pad_qkv.dtype),
     )
 
