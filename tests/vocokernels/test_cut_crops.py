@@ -1,3 +1,4 @@
+import math
 import sys
 
 import pytest
@@ -180,9 +181,10 @@ def test_a_crop_larger_than_the_field_is_refused():
         call(size_vox=9)
 
 
-def test_a_crop_of_no_voxels_is_refused():
-    with pytest.raises(ShapeError, match="expected 1 or more along each axis"):
-        call(size_vox=(4, 0, 4))
+@pytest.mark.parametrize("size", [(4, 0, 4), (4, 4), [4, 4, 4, 4]], ids=str)
+def test_a_crop_without_three_sides_is_refused(size):
+    with pytest.raises(ShapeError, match="expected 1 or more along each of three axes"):
+        call(size_vox=size)
 
 
 def test_a_quarter_turn_of_an_oblong_crop_is_refused():
@@ -190,9 +192,13 @@ def test_a_quarter_turn_of_an_oblong_crop_is_refused():
         call(size_vox=(4, 5, 4), turns_BN=torch.ones(2, 3, dtype=torch.int64))
 
 
-def test_an_empty_window_is_refused():
-    with pytest.raises(ShapeError, match="is empty; expected lower, then upper end"):
-        call(window_hu_B2=torch.tensor([[0.0, 1.0], [5.0, 5.0]]))
+@pytest.mark.parametrize(
+    "window", [(5, 5), (5, 4), (math.nan, 4), (0, math.nan), (-math.inf, 4), (1e9, 1e9 + 1)]
+)
+def test_an_empty_or_endless_window_is_refused(window):
+    window_hu_B2 = torch.tensor([(0, 1), window], dtype=torch.float64)
+    with pytest.raises(ShapeError, match="is empty or not finite; expected lower, then upper end"):
+        call(window_hu_B2=window_hu_B2)
 
 
 @pytest.mark.parametrize(

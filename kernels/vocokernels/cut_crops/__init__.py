@@ -112,16 +112,19 @@ def _check_types(
             names = " or ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
             message = f"{name} is {tensor.dtype}; expected {names}."
             raise DtypeError(message)
-    if bool((window_hu_B2[:, 0] >= window_hu_B2[:, 1]).any()):
+    # as it will be computed with; comparisons with NaN are false
+    lower, upper = window_hu_B2.float().unbind(1)
+    if not bool(((lower < upper) & (upper - lower).isfinite()).all()):
         message = (
-            f"A window in {window_hu_B2.tolist()} HU is empty; expected lower, then upper end."
+            f"A window in {window_hu_B2.tolist()} HU is empty or not finite; expected lower, then "
+            "upper end."
         )
         raise ShapeError(message)
 
 
-def _check_inside(field_BXYZ: Tensor, start_BN3: Tensor, size: Triple) -> None:
-    if min(size) < 1:
-        message = f"Crops of {size} voxels; expected 1 or more along each axis."
+def _check_inside(field_BXYZ: Tensor, start_BN3: Tensor, size: tuple[int, ...]) -> None:
+    if len(size) != 3 or min(size) < 1:
+        message = f"Crops of {tuple(size)} voxels; expected 1 or more along each of three axes."
         raise ShapeError(message)
     field = tuple(field_BXYZ.shape[1:])
     last_start = torch.tensor(
