@@ -6,10 +6,13 @@ that the user wants to go on with or to throw away.
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vocodata.errors import LedgerError, StoreError, StoreExistsError
+from vocodata.forecast import expect
 from vocodata.identifiers import Salt, take_salt
 from vocodata.ledger import STORED, Ledger
 from vocodata.store.atomic import discard_tree, make_folder, sweep
@@ -115,6 +118,17 @@ def refuse_dropped_sources(root: Path, scans: Iterable[Scan]) -> None:
             "Name them again, or remove their folders under scans/, then resume."
         )
         raise StoreError(msg)
+
+
+def note_expected(book: Ledger, plan: BuildPlan, codec: str) -> bool:
+    """Note what headers foretell, once for the scans and the recipe of a build; whether it was."""
+    known = json.loads(book.note("plan") or "{}")
+    if not plan.jobs or known.get("recipe") == plan.recipe_digest:
+        return False
+    expected = asdict(expect(plan.found, codec))
+    book.note("plan", json.dumps({"recipe": plan.recipe_digest, **expected}))
+    book.note("worker_bytes", "0")
+    return True
 
 
 def comings_and_goings(plan: BuildPlan, known: Collection[str], found_before: int) -> list[str]:

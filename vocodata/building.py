@@ -10,12 +10,10 @@ excluded, together and once each, as read back from disk.
 
 from __future__ import annotations
 
-import json
 import logging
-import signal
 import time
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING
 from vocodata.build_start import (
     comings_and_goings,
     lost_ledger,
+    note_expected,
     own_ledger,
     prepare,
     refuse_dropped_sources,
@@ -31,12 +30,11 @@ from vocodata.build_start import (
 from vocodata.build_state import build_status as build_status
 from vocodata.discover import find_scans
 from vocodata.errors import (
-    BuildInterruptedError,
+    SchedulerError,
     StoreError,
     StoreUnreachableError,
 )
 from vocodata.executor import run_dask, run_inline, usable_workers
-from vocodata.forecast import expect
 from vocodata.job import (
     Outcome,
     ScanJob,
@@ -177,7 +175,8 @@ class _Run:
         for sentence in comings_and_goings(self.plan, self.book.entries(), found_before):
             _log.warning(f"{self.root}: {sentence}")
         self._event("plan", message=f"{len(self.plan.jobs)} of {len(self.scans)} scans to build")
-        self._expect()
+        if note_expected(self.book, self.plan, self.codec):
+            self.worker_bytes = 0
         # Before a shard changes, the catalogue stops naming it.
         self.book.forget(self.plan.stale)
         self._publish()
@@ -185,21 +184,18 @@ class _Run:
             try:
                 for outcome in self._outcomes(workers, scheduler, stop):
                     self._record(outcome)
+            except SchedulerError:
+                # A signal that the workers got as well, as from a batch system.
+                if not stop.signum:
+                    raise
             finally:
                 sweep(self.root)
             if stop.signum and self.settled < len(self.scans):
+                # A worker may have begun a scan that was being taken back from it.
+                self._prune()
                 self._publish()
-                raise self._interrupted(stop.signum)
+                raise stop.error(self.root, done=self.settled, found=len(self.scans))
             return self._finish()
-
-    def _expect(self) -> None:
-        """Note what headers foretell, once for the scans and the recipe of this build."""
-        known = json.loads(self.book.note("plan") or "{}")
-        if self.plan.jobs and known.get("recipe") != self.plan.recipe_digest:
-            expected = asdict(expect(self.scans, self.codec))
-            self.book.note("plan", json.dumps({"recipe": self.plan.recipe_digest, **expected}))
-            self.book.note("worker_bytes", "0")
-            self.worker_bytes = 0
 
     def _outcomes(
         self, workers: int | None, scheduler: str | None, stop: Stop
@@ -242,7 +238,7 @@ class _Run:
             self._event("excluded", job.scan.id, detail, outcome)
 
     def _finish(self) -> BuildReport:
-        prune(self.root, {row.id for row in self.book.stored_rows()})
+        self._prune()
         self._refuse_lost_scans()
         digest = self._publish()
         prove_accounting(self.root, [scan.id for scan in self.scans])
@@ -261,6 +257,9 @@ class _Run:
             digest=digest,
             max_excluded=self.max_excluded,
         )
+
+    def _prune(self) -> None:
+        prune(self.root, {row.id for row in self.book.stored_rows()})
 
     def _refuse_lost_scans(self) -> None:
         """What was written must be there still: a worker's disk, or a hand, may be in between."""
@@ -285,15 +284,6 @@ class _Run:
             found=len(self.scans),
             recipe_digest=self.plan.recipe_digest,
         )
-
-    def _interrupted(self, signum: int) -> BuildInterruptedError:
-        name = signal.Signals(signum).name
-        error = BuildInterruptedError(
-            f"{name} came after {self.settled} of {len(self.scans)} scans; they are kept in "
-            f"{self.root}. Build again with --resume."
-        )
-        error.signum, error.done, error.found = signum, self.settled, len(self.scans)
-        return error
 
     def _event(
         self, kind: EventKind, scan: str = "", message: str = "", outcome: Outcome | None = None

@@ -41,15 +41,19 @@ def store_recipe(scans: Sequence[Scan], codec: str) -> str:
     return _digest([_rules(scan, codec) for scan in sorted(scans, key=lambda scan: scan.id)])
 
 
+def toolkit_version() -> str:
+    """Of the toolkit as it is installed; "" where it is only lying there."""
+    try:
+        return version("voco-toolkit")
+    except PackageNotFoundError:
+        return ""
+
+
 @cache
 def rules_digest() -> str:
     """Digest of what this machine's copy of the toolkit does to scans: its version and presets."""
-    try:
-        toolkit = version("voco-toolkit")
-    except PackageNotFoundError:
-        toolkit = ""
     rows = [asdict(row) for row in load_presets().values()]
-    return _digest([toolkit, SCHEMA_VERSION, rows])
+    return _digest([toolkit_version(), SCHEMA_VERSION, rows])
 
 
 def _rules(scan: Scan, codec: str) -> dict[str, Any]:

@@ -6,8 +6,11 @@ import contextlib
 import signal
 from typing import TYPE_CHECKING
 
+from vocodata.errors import BuildInterruptedError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from types import FrameType
 
 
@@ -21,6 +24,15 @@ class Stop:
     def is_set(self) -> bool:
         """Whether to take no more jobs."""
         return self.signum != 0
+
+    def error(self, store: Path, *, done: int, found: int) -> BuildInterruptedError:
+        """What to raise for the signal, once so many of the scans found are settled."""
+        error = BuildInterruptedError(
+            f"{signal.Signals(self.signum).name} came after {done} of {found} scans; they are "
+            f"kept in {store}. Build again with --resume."
+        )
+        error.signum, error.done, error.found = self.signum, done, found
+        return error
 
     def handle(self, signum: int, _frame: FrameType | None) -> None:
         """The first signal asks; a second one does not wait for running scans."""

@@ -46,9 +46,9 @@ class Watch:
         elif not self._is_told and now_s - self._busy_at >= PATIENCE_S:
             self._is_told = True
             self._pool.tell(
-                f"No worker has had a scan for {PATIENCE_S:.0f} s: all are gone, lack the "
-                "toolkit, or have less memory than scans ask for. Waiting for others; Ctrl-C ends "
-                "the build."
+                f"No worker has had a scan for {PATIENCE_S:.0f} s: all are gone, have another "
+                "toolkit, or less memory than scans ask for. Waiting for others; Ctrl-C ends the "
+                "build."
             )
         elif self._pool.is_own and now_s - self._busy_at >= GIVE_UP_S:
             msg = (

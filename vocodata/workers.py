@@ -7,6 +7,7 @@ themselves, those of others by `dask worker --resources memory_mib=64000`.
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from vocodata.errors import SchedulerError
 from vocodata.memory import room_bytes
+from vocodata.recipe import toolkit_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -145,7 +147,7 @@ def joined(scheduler: str, workers: int, tell: Callable[[str], None]) -> Iterato
         declares = bool(known) and all(MEMORY in worker["resources"] for worker in known)
         threads = sum(worker["nthreads"] for worker in known)
         shares = [room_of(worker) // worker["nthreads"] for worker in known]
-        _refuse_without_toolkit(client)
+        _refuse_other_toolkits(client)
         # A lambda, since a scheduler need not have this package.
         is_shown = client.run_on_scheduler(lambda: importlib.util.find_spec("bokeh") is not None)
         _tell_dashboard(client, tell, is_shown=is_shown)
@@ -185,15 +187,28 @@ def _tell_dashboard(client: Any, tell: Callable[[str], None], *, is_shown: bool)
         )
 
 
-def _refuse_without_toolkit(client: Any) -> None:  # noqa: ANN401 (half typed)
-    """Workers without this package would die of the first job, without a word."""
-    # A lambda travels as it is written.
-    has = client.run(lambda: importlib.util.find_spec("vocodata") is not None, on_error="ignore")
-    lacking = sorted(name for name, is_there in has.items() if not is_there)
-    if lacking:
+def _refuse_other_toolkits(client: Any) -> None:  # noqa: ANN401 (half typed)
+    """Workers without this package, or with another version, would die of their first job."""
+    own = toolkit_version()
+
+    # Defined in here it travels as it is written: nothing of ours is needed there.
+    def installed() -> str | None:
+        if importlib.util.find_spec("vocodata") is None:
+            return None
+        try:
+            return importlib.metadata.version("voco-toolkit")
+        except importlib.metadata.PackageNotFoundError:
+            return ""
+
+    found = client.run(installed, on_error="ignore")
+    others = sorted(name for name, version in found.items() if version != own)
+    if others:
+        has = found[others[0]]
+        what = "none" if has is None else f"version {has or 'unknown'}"
         msg = (
-            f"{len(lacking)} of {len(has)} Dask workers have no toolkit, the first {lacking[0]}; "
-            "expected the same version everywhere. Install it there: pip install voco-toolkit."
+            f"{len(others)} of {len(found)} Dask workers have another toolkit than this machine, "
+            f"the first {others[0]} ({what}); expected version {own or 'unknown'} everywhere. "
+            "Install it there: pip install voco-toolkit."
         )
         raise SchedulerError(msg)
 

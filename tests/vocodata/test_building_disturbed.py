@@ -4,13 +4,16 @@ import errno
 import fcntl
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
+from vocodata import building
 from vocodata.building import build, build_status
 from vocodata.discover import find_scans
 from vocodata.errors import (
+    BuildInterruptedError,
     SchedulerError,
     SourceLostError,
     StoreLockedError,
@@ -23,6 +26,7 @@ from vocodata.lock import build_lock, lock_path
 from vocodata.manifest import load_manifest
 from vocodata.plan import make_plan
 from vocodata.recipe import rules_digest
+from vocodata.store import verify
 
 
 def _resumed(manifest, out, **options):
@@ -206,3 +210,31 @@ def test_status_says_what_workers_held_while_they_work(make_sources, tmp_path):
 
     build(manifest, out, workers=0, on_event=_after(1, look))
     assert seen[0] > 50_000_000
+
+
+def test_a_signal_that_ends_the_workers_too_is_told_as_a_signal(
+    make_sources, tmp_path, monkeypatch
+):
+    def ended(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+        msg = "no worker started"
+        raise SchedulerError(msg)
+        yield
+
+    monkeypatch.setattr(building, "run_dask", ended)
+    with pytest.raises(BuildInterruptedError, match="SIGTERM came after 0 of 2 scans"):
+        build(make_sources(2), tmp_path / "ct.zarr", workers=2)
+
+
+def test_a_scan_that_a_worker_began_in_the_moment_of_a_signal_is_not_left_over(
+    make_sources, tmp_path
+):
+    manifest, out = make_sources(3), tmp_path / "ct.zarr"
+
+    def stop():
+        shutil.copytree(out / "scans/btcv/case0", out / "scans/btcv/case1")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(BuildInterruptedError):
+        build(manifest, out, workers=0, on_event=_after(1, stop))
+    assert {problem.kind for problem in verify(out).problems} == {"incomplete"}

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -326,13 +327,17 @@ def test_workers_that_do_not_start_are_told(monkeypatch):
     assert caught.value.exit_code == 4
 
 
-def test_workers_without_the_toolkit_are_named():
+@pytest.mark.parametrize(
+    ("has", "told"), [(None, "(none)"), ("0.0.1", "(version 0.0.1)"), ("", "(version unknown)")]
+)
+def test_workers_with_another_toolkit_are_named(has, told):
     class Client:
-        def run(self, *_, **__):
-            return {"tcp://b:1": True, "tcp://a:1": False}
+        def run(self, task, **_):
+            return {"tcp://b:1": task(), "tcp://a:1": has}
 
-    with pytest.raises(SchedulerError, match="1 of 2 Dask workers have no toolkit, the first tcp"):
-        workers._refuse_without_toolkit(Client())
+    words = f"1 of 2 Dask workers .* the first tcp://a:1 {re.escape(told)}; expected version"
+    with pytest.raises(SchedulerError, match=words):
+        workers._refuse_other_toolkits(Client())
 
 
 def test_dask_is_quiet_though_its_first_import_sets_its_own_levels():
