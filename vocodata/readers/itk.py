@@ -25,11 +25,12 @@ from vocodata.geometry import (
     refuse_negative_spacing,
 )
 from vocodata.readers.hounsfield import as_hu, as_labels
-from vocodata.readers.inflate import refuse_too_short
+from vocodata.readers.inflate import MAX_REST_BYTES, refuse_too_short
 from vocodata.readers.itk_header import (
     META_SUFFIXES,
     read_text_header,
     refuse_guessed_geometry,
+    refuse_scaling,
 )
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def read_header(path: Path) -> Header:
         )
         raise GeometryError(msg, code="no_geometry")
     refuse_guessed_geometry(text, path)
+    refuse_scaling(text, path)
     refuse_negative_spacing(reader.GetSpacing()[:3], path.name)
     dimension = reader.GetDimension()
     directions = np.array(reader.GetDirection()).reshape(dimension, dimension)[:3, :3]
@@ -104,11 +106,18 @@ def read_header(path: Path) -> Header:
 
 
 def _read(path: Path) -> tuple[NDArray[Any], Affine]:
-    header = read_header(path)
-    _prove_voxels(path, math.prod(header.shape_XYZ) * header.dtype.itemsize)
-    image = _guarded(lambda: sitk.ReadImage(str(path)), path)
-    voxels_ZYX = sitk.GetArrayFromImage(image).reshape(header.shape_XYZ[::-1])
-    return voxels_ZYX.transpose(2, 1, 0), header.affine
+    header, text = read_header(path), read_text_header(path)
+    needed = math.prod(header.shape_XYZ) * header.dtype.itemsize
+    files = [path.parent / name for name in text.data_names]
+    most = sum(file.stat().st_size for file in files) if files else path.stat().st_size - text.end
+    refuse_too_short(path, needed, most=most, is_deflated=not text.is_raw)
+    if text.is_zlib:
+        start = 0 if files else text.end
+        raw = _inflated(files or [path], start, needed)
+        voxels_ZYX = np.frombuffer(raw, header.dtype.newbyteorder(text.byte_order))
+    else:
+        voxels_ZYX = sitk.GetArrayFromImage(_guarded(lambda: sitk.ReadImage(str(path)), path))
+    return voxels_ZYX.reshape(header.shape_XYZ[::-1]).transpose(2, 1, 0), header.affine
 
 
 def _is_file(path: Path) -> bool:
@@ -136,37 +145,49 @@ def _guarded(read: Any, path: Path) -> Any:  # noqa: ANN401 (SimpleITK is untype
         raise UnreadableScanError(msg, code=code) from error
 
 
-def _prove_voxels(path: Path, needed: int) -> None:
-    """Check that all voxels are there, and the checksum of a MetaImage, as SimpleITK does not.
+def _inflated(files: list[Path], start: int, needed: int) -> bytearray:
+    """Voxels that zlib packed, each file's stream proved by its checksum.
+
+    SimpleITK gives what lay in its memory, without a word, where a stream is damaged, too short, or
+    of a length that the header does not say.
 
     Args:
-        path: The header.
+        files: In order.
+        start: Where the stream begins in each, bytes.
         needed: Bytes of the voxels.
     """
-    header = read_text_header(path)
-    files = [path.parent / name for name in header.data_names]
-    most = sum(file.stat().st_size for file in files) if files else path.stat().st_size - header.end
-    is_meta = path.suffix.lower() in META_SUFFIXES
-    is_zlib = is_meta and header.fields.get("CompressedData", "").lower() in {"true", "1"}
-    is_raw = header.fields.get("encoding", "raw").lower() == "raw"
-    if is_meta:
-        is_raw = not is_zlib and header.fields.get("BinaryData", "true").lower() != "false"
-    refuse_too_short(path, needed, most=most, is_deflated=not is_raw)
-    if is_zlib:
-        for file in files or [path]:
-            _prove_zlib(file, 0 if files else header.end)
+    voxels, filled = bytearray(needed), 0
+    for path in files:
+        inflater = zlib.decompressobj()
+        with path.open("rb") as file:
+            file.seek(start)
+            try:
+                while not inflater.eof and (
+                    data := inflater.unconsumed_tail or file.read(_CHUNK_BYTES)
+                ):
+                    piece = inflater.decompress(data, _CHUNK_BYTES)
+                    voxels[filled : filled + len(piece)] = piece[: max(0, needed - filled)]
+                    filled += len(piece)
+                    _refuse_overlong(path, filled - needed)
+            except zlib.error as error:
+                msg = f"The compressed voxels of {path.name} are damaged ({error}). Fetch it again."
+                raise UnreadableScanError(msg, code="corrupt_gzip") from error
+        if not inflater.eof:
+            msg = f"The compressed voxels of {path.name} end too early. Fetch the file again."
+            raise UnreadableScanError(msg, code="truncated_gzip")
+    if filled < needed:
+        msg = (
+            f"{files[0].name} holds {filled} bytes of voxels; its header promises {needed}. "
+            "Fetch the file again."
+        )
+        raise UnreadableScanError(msg, code="truncated_file")
+    return voxels
 
 
-def _prove_zlib(path: Path, start: int) -> None:
-    inflater = zlib.decompressobj()
-    with path.open("rb") as file:
-        file.seek(start)
-        try:
-            while not inflater.eof and (data := file.read(_CHUNK_BYTES)):
-                inflater.decompress(data)
-        except zlib.error as error:
-            msg = f"The compressed voxels of {path.name} are damaged ({error})."
-            raise UnreadableScanError(msg, code="corrupt_gzip") from error
-    if not inflater.eof:
-        msg = f"The compressed voxels of {path.name} end too early. Fetch the file again."
-        raise UnreadableScanError(msg, code="truncated_gzip")
+def _refuse_overlong(path: Path, rest: int) -> None:
+    if rest > MAX_REST_BYTES:
+        msg = (
+            f"The compressed voxels of {path.name} go on for more than {MAX_REST_BYTES} bytes "
+            "after those of the header; expected their end. Leave the scan out."
+        )
+        raise UnreadableScanError(msg, code="overlong_gzip")

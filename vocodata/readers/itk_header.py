@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from vocodata.errors import GeometryError, UnreadableScanError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 META_SUFFIXES: Final = (".mha", ".mhd")
 _MAX_BYTES, _MAX_FILES, _MAX_AXES = 1 << 20, 10_000, 10
 _DATA_KEYS = {"elementdatafile", "data file", "datafile"}
+_BIG_ENDIAN = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 _META_GEOMETRY = (
     ("TransformMatrix", "Rotation", "Orientation"),
     ("ElementSpacing", "ElementSize"),
@@ -36,11 +37,17 @@ class TextHeader:
         fields: Key and value; the keys of NRRD in lower case.
         data_names: Files of the voxels, seen from the header's folder; none if they follow it.
         end: Where the text ends, bytes.
+        is_zlib: A MetaImage whose voxels are compressed.
+        is_raw: Voxels lie there as they are in memory.
+        byte_order: Of a MetaImage, as numpy writes it.
     """
 
     fields: Mapping[str, str]
     data_names: tuple[str, ...]
     end: int
+    is_zlib: bool
+    is_raw: bool
+    byte_order: Literal["<", ">"]
 
 
 def read_text_header(path: Path) -> TextHeader:
@@ -73,7 +80,41 @@ def read_text_header(path: Path) -> TextHeader:
     if where and where.upper() != "LOCAL" and not _is_list(where):
         listed = _numbered(where, path)
     _refuse_outside(listed, path)
-    return TextHeader(fields, tuple(listed), end)
+    is_zlib = is_meta and _is_true(fields.get("CompressedData", "False"))
+    is_text = is_meta and not _is_true(fields.get("BinaryData", "True"))
+    is_big = any(_is_true(fields.get(key, "False")) for key in _BIG_ENDIAN)
+    return TextHeader(
+        fields,
+        tuple(listed),
+        end,
+        is_zlib=is_zlib,
+        is_raw=not (is_zlib or is_text) and fields.get("encoding", "raw").lower() == "raw",
+        byte_order=">" if is_big else "<",
+    )
+
+
+def _is_true(value: str) -> bool:
+    return value[:1] in {"T", "t", "1"}
+
+
+def refuse_scaling(header: TextHeader, path: Path) -> None:
+    """Raise if a MetaImage scales its values, which SimpleITK passes over and others do not.
+
+    Raises:
+        UnreadableScanError: `corrupt_header`.
+    """
+    for key, plain in (("Slope", 1.0), ("Offset", 0.0)):
+        key = f"ElementToIntensityFunction{key}"  # noqa: PLW2901 (its whole name)
+        try:
+            is_plain = float(header.fields.get(key, plain)) == plain
+        except ValueError:
+            is_plain = False
+        if not is_plain:
+            msg = (
+                f"{path.name} has {key} {header.fields[key][:20]!r}, which one reader applies and "
+                f"another does not; expected {plain:g}. Write the scan again in HU."
+            )
+            raise UnreadableScanError(msg, code="corrupt_header")
 
 
 def refuse_guessed_geometry(header: TextHeader, path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a MetaImage's or NRRD's own text says, where SimpleITK guesses or follows."""
 
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -93,6 +94,17 @@ def test_more_axes_than_simpleitk_has_memory_for_are_refused(tmp_path, axes):
     refused(tmp_path / "a.mhd", r"axes \(NDims\); expected 3, at most 10", "corrupt_header")
 
 
+@pytest.mark.parametrize(("scaling", "is_plain"), [("2", False), ("x", False), ("1.0", True)])
+def test_a_scaling_that_simpleitk_passes_over_is_refused(tmp_path, scaling, is_plain):
+    (tmp_path / "a.raw").write_bytes(raw())
+    field = f"ElementToIntensityFunctionSlope = {scaling}\nElementType"
+    (tmp_path / "a.mhd").write_text(META.format("a.raw").replace("ElementType", field))
+    if is_plain:
+        assert np.array_equal(read_volume(tmp_path / "a.mhd").data_XYZ, HU)
+        return
+    refused(tmp_path / "a.mhd", f"Slope '{scaling}', which one reader applies", "corrupt_header")
+
+
 def test_a_file_of_voxels_with_a_name_longer_than_any_is_missing(tmp_path):
     (tmp_path / "a.mhd").write_text(META.format("a" * 300))
     refused(tmp_path / "a.mhd", "which is not there", "file_missing")
@@ -105,6 +117,35 @@ def test_compressed_voxels_beside_their_header_are_proved(tmp_path, cut, code):
     content[-2] ^= 1
     (tmp_path / "a.zraw").write_bytes(content[: len(content) - cut])
     refused(tmp_path / "a.mhd", "a.zraw (are damaged|end too early)", code)
+
+
+PACKED = META.replace("TransformM", "CompressedData = True\nTransformM")
+
+
+def test_compressed_voxels_are_those_that_were_packed_however_the_header_tells(tmp_path):
+    for order, kind in (("False", "<i2"), ("True", ">i2")):
+        voxels = zlib.compress(HU.transpose(2, 1, 0).astype(kind).tobytes())
+        text = PACKED.replace("MSB = False", f"MSB = {order}")
+        sized = text.replace("TransformM", f"CompressedDataSize = {len(voxels)}\nTransformM")
+        (tmp_path / "a.zraw").write_bytes(voxels)
+        (tmp_path / "a.mhd").write_text(text.format("a.zraw"))
+        (tmp_path / "b.mha").write_bytes(text.format("LOCAL").encode() + voxels)
+        (tmp_path / "c.mha").write_bytes(sized.format("LOCAL").encode() + voxels)
+        for name in ("a.mhd", "b.mha", "c.mha"):
+            assert np.array_equal(read_volume(tmp_path / name).data_XYZ, HU), (name, order)
+
+
+def test_compressed_voxels_of_another_length_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("vocodata.readers.itk.MAX_REST_BYTES", 1000)
+    text = PACKED.format("LOCAL").encode()
+    (tmp_path / "a.mha").write_bytes(text + zlib.compress(raw()[:-2]))
+    refused(
+        tmp_path / "a.mha", "holds 628 bytes of voxels; its header promises 630", "truncated_file"
+    )
+    (tmp_path / "a.mha").write_bytes(text + zlib.compress(raw() + bytes(1100)))
+    refused(tmp_path / "a.mha", "go on for more than 1000 bytes", "overlong_gzip")
+    (tmp_path / "a.mha").write_bytes(text + zlib.compress(raw() + bytes(900)))
+    assert np.array_equal(read_volume(tmp_path / "a.mha").data_XYZ, HU)
 
 
 @pytest.mark.parametrize(
