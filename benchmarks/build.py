@@ -9,10 +9,11 @@ the foreground, write the shard and its metadata, each file flushed to the disk)
 of `voco data build`, which also takes the quality checks, digests, fingerprint and statistics.
 
 Scans are the real ones of `voco demo` (fetched once with pip), and a made-up one of full size,
-since the real ones are small. The process is bound to one core, one thread on both sides; the two
-take turns; times are medians of processor time. The floor is the gzip decode by isal, and one pass
-that reads the voxels and writes them: nothing that reads such files can be faster. Memory is the
-highest resident size over that of the same process before the scan, a process for each.
+since the real ones are small. The process is bound to one core, one thread on both sides; each
+round runs all in random order; times are medians of processor time. The floor is the gzip decode by
+isal, and one pass that reads the voxels and writes them: nothing that reads such files can be
+faster. Memory is the highest resident size over that of the same process before the scan, a process
+for each.
 
 With glibc's defaults both sides, and MONAI's more, pay for fresh pages; `--tuned-malloc` keeps the
 heap, as the workers of a build do.
@@ -198,14 +199,15 @@ def measure(scan: Scan, root: Path, repeats: int) -> dict[str, Any]:
         contenders[name] = make(scan, root / str(number))
     ours = resample(orient_ras(read_volume(scan.image)), PRESET.spacing_mm)
     error = difference_hu(contenders[MONAI], ours)
-    timed(contenders[OURS])
-    timed(contenders[TASK])
+    for steps in contenders.values():
+        timed(steps)
+    order = np.random.default_rng(0)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     floors = []
     for _ in range(repeats):
         floors.append(floor_s(scan.image))
-        for name, steps in contenders.items():
-            runs[name].append(timed(steps))
+        for name in order.permutation(list(contenders)).tolist():
+            runs[name].append(timed(contenders[name]))
     return {
         "scan": scan.name,
         "shape": [int(n) for n in nib.load(scan.image).shape],

@@ -1,18 +1,19 @@
 """Ours against MONAI's Orientationd + Spacingd, one thread each, in the same run.
 
-    python benchmarks/resample.py [--json out.json] [--repeats 5]
+    python benchmarks/resample.py [--quick] [--json out.json] [--repeats 5]
 
 The volumes are made up (an ellipsoid body with noise): resampling time does not depend on content.
 MONAI is given the float32 tensor that its own chain would hold; turning int16 into it is not timed.
-MONAI's tensor is C-contiguous, as its loader makes it. The two take turns; times are the best of
-each, seconds, which a busy machine disturbs least; `error` is the largest difference, HU (0.5 is
-the rounding to int16).
+MONAI's tensor is C-contiguous, as its loader makes it. Both are run once before; then each round
+runs both, in random order. Times are medians of processor time, which a busy machine disturbs
+least; `error` is the largest difference, HU (0.5 is the rounding to int16).
 """
 
 import argparse
 import json
 import os
 import platform
+import statistics
 import time
 import warnings
 from collections.abc import Callable
@@ -44,10 +45,10 @@ def made_up(shape_XYZ: tuple[int, int, int], step_mm: tuple[float, float, float]
     return Volume(data_ZYX.transpose(2, 1, 0), np.diag([*step_mm, 1.0]))
 
 
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = function()
-    return time.perf_counter() - start, result
+def processor_s(function: Callable[[], Any]) -> float:
+    start = time.process_time()
+    function()
+    return time.process_time() - start
 
 
 def compare(name: str, repeats: int) -> dict[str, Any]:
@@ -60,28 +61,35 @@ def compare(name: str, repeats: int) -> dict[str, Any]:
     orient = Orientation("RAS", labels=None)
     space = Spacing(pixdim=spacing_mm, mode="bilinear", padding_mode="border")
     wanted = SpacingMm(*spacing_mm)
-    vocodata.resample(volume, wanted)  # compiles
-    ours_s = monai_s = float("inf")
+    ways: dict[str, Callable[[], Any]] = {
+        "ours": lambda: vocodata.resample(volume, wanted),
+        "monai": lambda: space(orient(tensor)),
+    }
+    # Also compiles ours.
+    ours, monai = (way() for way in ways.values())
+    size_out, error = list(ours.shape_XYZ), float(np.abs(monai[0].numpy() - ours.data_XYZ).max())
+    del ours, monai
+    order = np.random.default_rng(0)
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(repeats):
-        seconds, ours = timed(lambda: vocodata.resample(volume, wanted))
-        ours_s = min(ours_s, seconds)
-        seconds, monai = timed(lambda: space(orient(tensor)))
-        monai_s = min(monai_s, seconds)
+        for way in order.permutation(list(ways)).tolist():
+            seconds[way].append(processor_s(ways[way]))
+    ours_s, monai_s = (statistics.median(seconds[way]) for way in ways)
     return {
         "case": name,
         "voxels_in": int(np.prod(shape_XYZ)),
-        "size_out": list(ours.shape_XYZ),
+        "size_out": size_out,
         "ours_s": ours_s,
         "monai_s": monai_s,
         "times_faster": monai_s / ours_s,
-        "error_hu": float(np.abs(monai[0].numpy() - ours.data_XYZ).max()),
+        "error_hu": error,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="each case once")
     options = parser.parse_args()
     options.repeats = 1 if options.quick else options.repeats
