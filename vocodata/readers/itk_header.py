@@ -122,10 +122,15 @@ def refuse_guessed_geometry(header: TextHeader, path: Path) -> None:
 
     Raises:
         GeometryError: `no_geometry`.
+        UnreadableScanError: `corrupt_header`.
     """
     is_meta = path.suffix.lower() in META_SUFFIXES
     needed = _META_GEOMETRY if is_meta else (("space directions",),)
     lacking = [names[0] for names in needed if not header.fields.keys() & set(names)]
+    if not is_meta and len(re.findall(r"\([^()]*\)", header.fields.get(needed[0][0], ""))) < 3:
+        lacking = ["space directions of three axes"]
+    if is_meta:
+        _refuse_other_counts(header, path)
     units = re.findall(r'"([^"]*)"', header.fields.get("space units", ""))
     if not {unit.strip().lower() for unit in units} <= _MILLIMETRES:
         msg = (
@@ -143,13 +148,28 @@ def refuse_guessed_geometry(header: TextHeader, path: Path) -> None:
 
 def _refuse_many_axes(value: str, path: Path) -> None:
     """SimpleITK writes beyond its memory for more."""
-    number = re.match(r"\d+(?![\d.eE])", value)
+    number = re.match(r"\d{1,9}(?!\S)", value)
     if number is None or not 1 <= int(number.group()) <= _MAX_AXES:
         msg = (
             f"{path.name} has {value[:20]!r} axes (NDims); expected 3, at most {_MAX_AXES}. The "
             "header is damaged."
         )
         raise UnreadableScanError(msg, code="corrupt_header")
+
+
+def _refuse_other_counts(header: TextHeader, path: Path) -> None:
+    """SimpleITK reads on in the next line for what a value lacks, and then lacks that line."""
+    axes = int(header.fields.get("NDims", "3").split()[0])
+    counts = dict.fromkeys(("DimSize", "Offset", "Position", "Origin", *_META_GEOMETRY[1]), axes)
+    counts |= dict.fromkeys(_META_GEOMETRY[0], axes**2)
+    for key, count in counts.items():
+        value = header.fields.get(key)
+        if value is not None and len(value.split()) != count:
+            msg = (
+                f"{path.name} has {key} = {value[:60]}; expected {count} numbers. The header is "
+                "damaged."
+            )
+            raise UnreadableScanError(msg, code="corrupt_header")
 
 
 def _is_list(where: str) -> bool:

@@ -87,7 +87,7 @@ def test_a_header_that_counts_files_without_end_is_refused(tmp_path):
     refused(tmp_path / "a.mhd", "names 99999999 files", "corrupt_header")
 
 
-@pytest.mark.parametrize("axes", ["NDims = 543", "NDims : 99", "NDims = 9e9", "NDims = x"])
+@pytest.mark.parametrize("axes", ["NDims = 543", "NDims : 99", "NDims = 9e9", "NDims = 3u"])
 def test_more_axes_than_simpleitk_has_memory_for_are_refused(tmp_path, axes):
     (tmp_path / "a.raw").write_bytes(raw())
     (tmp_path / "a.mhd").write_text(META.format("a.raw").replace("NDims = 3", axes))
@@ -166,11 +166,26 @@ def test_a_metaimage_without_axes_or_spacing_is_refused(tmp_path, field, other):
 
 
 @pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("Offset = 0 0 0", "Offset = 5"),
+        ("ElementSpacing = 1 1 2", "ElementSpacing = 1 1 2 7"),
+        ("Matrix = 1 0 0 0", "Matrix = 1 0 0"),
+    ],
+)
+def test_a_metaimage_with_more_or_fewer_numbers_than_axes_is_refused(tmp_path, before, after):
+    (tmp_path / "a.raw").write_bytes(raw())
+    (tmp_path / "a.mhd").write_text(META.format("a.raw").replace(before, after))
+    refused(tmp_path / "a.mhd", r"expected \d numbers", "corrupt_header")
+
+
+@pytest.mark.parametrize(
     ("before", "after", "match"),
     [
         ("left-posterior-superior", "scanner-xyz", "LPS, RAS or LAS"),
         ("left-posterior-superior", "3D-right-handed", "LPS, RAS or LAS"),
         ("space directions: (1,0,0) (0,1,0) (0,0,2)\n", "", "no field space directions"),
+        ("(0,0,2)", "none", "no field space directions of three axes"),
         ("endian", 'space units: "um" "um" "um"\nendian', "measured in um; expected mm"),
     ],
 )
