@@ -124,6 +124,7 @@ def opened_run(config: PretrainConfig, *, resume: bool, on_event: OnEvent) -> It
 
     Raises:
         ConfigError: Settings that do not fit the store or the number of processes.
+        InputShapeError: A crop too small for the size.
         ManifestError: A list of `data.exclude` cannot be read.
         DeviceUnavailableError: The device or precision asked for is not there.
         RunExistsError: The folder is not empty, and `resume` is not asked for.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import yaml
 
 from vocodata.geometry import Size
-from vocotrain.errors import ModelSizeError
+from vocotrain.errors import InputShapeError, ModelSizeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,6 +120,22 @@ class ModelSize:
         return {
             key: list(value) if isinstance(value, tuple) else value for key, value in row.items()
         }
+
+
+def check_crop(size: ModelSize, crop_vox: Size) -> None:
+    """Refuse a crop of which a size leaves a single voxel, which instance norm would make zero.
+
+    Raises:
+        InputShapeError: The crop is too small.
+    """
+    if 0 in crop_vox or all(side <= size.step_vox for side in crop_vox):
+        came, smallest = ("x".join(map(str, each)) for each in (crop_vox, size.smallest_crop_vox))
+        msg = (
+            f"A crop of {came} voxels is too small for size '{size.name}': after {size.stages} "
+            f"stages one voxel is left, which instance norm turns into zero. The smallest crop "
+            f"that works has {smallest} voxels, in any order."
+        )
+        raise InputShapeError(msg)
 
 
 @cache

@@ -11,7 +11,7 @@ from vocotrain.bill import bill_of_materials
 from vocotrain.errors import ConfigError
 from vocotrain.excluded_scans import Exclusions, read_excluded
 from vocotrain.scan_table import ScanTable, read_scan_table, split_holdout
-from vocotrain.sizes import ModelSize, model_size
+from vocotrain.sizes import ModelSize, check_crop, model_size
 
 if TYPE_CHECKING:
     from vocodata.geometry import Size, Spacing
@@ -83,6 +83,7 @@ def look_up_data(config: PretrainConfig, *, processes: int = 1) -> TrainingData:
     Raises:
         ConfigError: No scans to train on, a holdout that matches none, or volumes that do not
             share out among the processes.
+        InputShapeError: A crop too small for the size.
         ManifestError: A list of `data.exclude` cannot be read.
         ModelSizeError: No such size.
         StoreError: No such store.
@@ -90,6 +91,7 @@ def look_up_data(config: PretrainConfig, *, processes: int = 1) -> TrainingData:
     _check_shares(config.train.batch_size, processes)
     size = model_size(config.model.size)
     settings = config.objective.field_settings(size.crop_vox)
+    check_crop(size, settings.crop_vox)
     store = open_store(config.data.store)
     table = read_scan_table(store, settings.field_vox)
     ids = [row.id for row in table.rows]

@@ -14,7 +14,7 @@ GIVEN = ("data.store=ct.zarr", "out=run")
 
 
 def test_every_recipe_is_complete_but_for_store_and_output():
-    assert recipe_names() == ["reference", "tiny", "voco"]
+    assert {"reference", "tiny", "voco"} <= set(recipe_names())
     for name in recipe_names():
         assert load_config(name, GIVEN).data.store == "ct.zarr"
         with pytest.raises(ConfigError, match=r"2 faults(.|\n)*data.store(.|\n)*out"):

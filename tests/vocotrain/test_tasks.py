@@ -35,7 +35,7 @@ def test_the_figures_are_those_of_the_source():
 
 
 def test_a_task_misspelled_gets_the_nearest_name_and_the_list():
-    words = r"Task 'btvc' is not in tasks\.yaml; expected one of .*vocomni\. Did you mean 'btcv'\?"
+    words = r"Task 'btvc' is not in tasks\.yaml; expected one of .*, .*\. Did you mean 'btcv'\?"
     with pytest.raises(ConfigError, match=words):
         task("btvc")
 

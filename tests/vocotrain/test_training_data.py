@@ -4,7 +4,7 @@ from tests.training_store import SHAPES, small_run, write_store
 from vocodata.errors import ManifestError, StoreError
 from vocodata.exclusions import exclusion_text
 from vocodata.store import open_store
-from vocotrain.errors import ConfigError, ModelSizeError
+from vocotrain.errors import ConfigError, InputShapeError, ModelSizeError
 from vocotrain.training_data import look_up_data
 
 
@@ -103,6 +103,14 @@ def test_what_is_not_there_is_told_before_anything_is_written(store, tmp_path):
     with pytest.raises(ModelSizeError, match="There is no model size 'tyni'"):
         look_up_data(small_run(store, tmp_path / "run", "model.size=tyni"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_crop_too_small_for_the_size_is_told_before_anything_is_written(store, tmp_path):
+    config = small_run(store, tmp_path / "run", "objective.crop_vox=[8,8,8]")
+    with pytest.raises(
+        InputShapeError, match="A crop of 8x8x8 voxels is too small for size 'tiny'"
+    ):
+        look_up_data(config)
 
 
 def test_scans_that_are_small_beside_a_field_are_told(store, tmp_path):

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from vocodata.geometry import Size
 from vocotrain.errors import InputShapeError
 from vocotrain.models.blocks import EncoderBlock, channels_first, channels_last, run
 from vocotrain.models.swin import SwinTransformer, normalised
 from vocotrain.ops import check_no_transform
-from vocotrain.sizes import ModelSize, model_size
+from vocotrain.sizes import ModelSize, check_crop, model_size
 
 BOTTOM = "encoder10"
 """The block on the last hidden state, called so for any number of stages, as in MONAI for four."""
@@ -129,24 +130,17 @@ def check_input(x_BCXYZ: Tensor, size: ModelSize, in_channels: int) -> None:
     """Refuse a batch that the encoder cannot take.
 
     Raises:
-        InputShapeError: Another number of axes or channels, or so small that a single voxel is left
-            at the bottom, which instance norm would turn into zeros.
+        InputShapeError: Nothing in it, another number of axes or channels, or so small that a
+            single voxel is left at the bottom, which instance norm would turn into zeros.
     """
     shape = tuple(x_BCXYZ.shape)
-    if len(shape) != 5 or shape[1] != in_channels:
+    if len(shape) != 5 or shape[0] == 0 or shape[1] != in_channels:
         msg = (
             f"Expected a batch (B, {in_channels}, X, Y, Z), got shape {shape}. A model for another "
             "number of channels is built with in_channels=."
         )
         raise InputShapeError(msg)
-    if 0 in shape or all(side <= size.step_vox for side in shape[2:]):
-        smallest = "x".join(map(str, size.smallest_crop_vox))
-        msg = (
-            f"A crop of {shape[2]}x{shape[3]}x{shape[4]} voxels is too small for size "
-            f"'{size.name}': after {size.stages} stages one voxel is left, which instance norm "
-            f"turns into zero. The smallest crop that works has {smallest} voxels, in any order."
-        )
-        raise InputShapeError(msg)
+    check_crop(size, Size(*shape[2:]))
 
 
 def _pooled(map_BXYZC: Tensor) -> Tensor:
