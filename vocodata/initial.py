@@ -62,24 +62,26 @@ def guess_sources(root: Path) -> list[Guess]:
         ManifestError: The folder is not there, or holds no scan.
     """
     root = root.absolute()
-    whole = _structured(root)
-    if not whole and root.is_dir() and not find_parts(root):
-        shown = (path for path in sorted(root.iterdir()) if not path.name.startswith("."))
-        inside = [path for path in shown if not is_file_name(path)]
+    guesses = _structured(root)
+    if not guesses:
+        inside: list[Path] = []
+        if root.is_dir() and not find_parts(root):
+            shown = (path for path in sorted(root.iterdir()) if not path.name.startswith("."))
+            inside = [path for path in shown if not is_file_name(path)]
         parts = [guess for path in inside for guess in _tolerant(_structured, path)]
-        if parts:
+        if any(guess.count for guess in parts):
             known = {guess.root for guess in parts}
             rest = [path for path in inside if path.is_dir() and path not in known]
             parts += [guess for path in rest for guess in _tolerant(_loose, path)]
-            parts += _beside(root)
-            return _named_apart(sorted(parts, key=lambda guess: guess.name.casefold()))
-    guesses = whole or _loose(root)
+            guesses = sorted([*parts, *_beside(root)], key=lambda guess: guess.name.casefold())
+        else:
+            guesses = [*_loose(root), *parts]
     if not guesses:
         msg = (
             f"{root} holds no scan; expected NIfTI, MHA, NRRD or DICOM files, or archives of them."
         )
         raise ManifestError(msg)
-    return guesses
+    return _named_apart(guesses)
 
 
 def _tolerant(look: Callable[[Path], list[Guess]], path: Path) -> list[Guess]:
@@ -215,8 +217,9 @@ def _doubtful(root: Path, suspect: Path) -> Guess:
 def _beside(root: Path) -> list[Guess]:
     """Sources of the scan files that lie in a folder beside its subfolders: one each ending."""
     tree = open_tree(root.name, root)
-    files = [path for path in tree.files() if path.parent == tree.root]
-    names = [path.relative_to(root) for path in files if is_file_name(path)]
+    shown = [path for path in sorted(root.iterdir()) if not path.name.startswith(".")]
+    files = [path for path in shown if is_file_name(path)]
+    names = [path.relative_to(root) for path in files]
     suspects = [name for name in names if looks_like_labels(name)]
     if suspects:
         return [_doubtful(root, suspects[0])]

@@ -1,4 +1,6 @@
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -176,6 +178,30 @@ def test_an_archive_that_cannot_be_listed_is_written_as_a_doubt_beside_the_other
     assert [source.name for source in load_manifest(tmp_path / "m.yaml").sources] == ["bids", "cut"]
     with pytest.raises(ManifestError, match=r"cut\.zip is neither a folder nor an archive"):
         guess_sources(root / "cut.zip")
+
+
+def test_an_archive_that_cannot_be_listed_does_not_make_each_patient_a_source(tmp_path):
+    root = tmp_path / "data"
+    touch_dicom(root, "p1/1", "p2/1", "p3/1")
+    touch(root, "notes.zip")
+    guesses = guess_sources(root)
+    assert [(guess.name, guess.count) for guess in guesses] == [("data", 3), ("notes", 0)]
+
+
+def test_a_folder_that_cannot_be_listed_is_a_doubt_beside_the_others(tmp_path, monkeypatch):
+    root = tmp_path / "data"
+    touch(root, "bids/sub-1/ct/sub-1_ct.nii.gz", "closed/a.nii.gz", "loose.nii.gz")
+    walk = os.walk
+
+    def closed(folder, onerror):
+        if Path(folder).name == "closed":
+            onerror(PermissionError(13, "Permission denied", str(folder)))
+        return walk(folder, onerror=onerror)
+
+    monkeypatch.setattr("vocodata.tree.os.walk", closed)
+    guesses = guess_sources(root)
+    assert [guess.name for guess in guesses] == ["bids", "closed", "data-nii-gz"]
+    assert "closed cannot be listed (Permission denied)" in guesses[1].doubt
 
 
 @pytest.mark.parametrize("name", ["it's", "two\nlines", "tab\there", "Größe 1", "a: b # c"])
