@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vocodata.errors import VocoDataError
-from vocotrain.errors import ScanReadError
+from vocotrain.errors import LoaderDiedError, ScanReadError
 from vocotrain.fields import FieldPlan, FieldSettings, batch_sample_indices, plan_field
 from vocotrain.ops import cut_crops
 
@@ -39,6 +39,12 @@ if TYPE_CHECKING:
     from vocotrain.scan_table import ScanTable
 
 T = TypeVar("T")
+
+_LOADER_DIED = (
+    "{}: a process that reads fields was killed, mostly because memory or shared memory ran out. "
+    "`voco doctor` shows both. Set fewer data.workers, or a smaller data.prefetch_batches, and go "
+    "on with --resume: checkpoints written before are whole."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,9 +217,16 @@ class Batches:
 
         Raises:
             ScanReadError: A field cannot be read; the scan is named.
+            LoaderDiedError: A loader process was killed.
         """
         begin = time.perf_counter()
-        made = next(self._made)
+        try:
+            made = next(self._made)
+        except RuntimeError as error:
+            # torch has no class of its own for it
+            if "DataLoader worker" not in str(error):
+                raise
+            raise LoaderDiedError(_LOADER_DIED.format(error)) from error
         self.waited_s += time.perf_counter() - begin
         if isinstance(made, ScanReadError):
             raise made

@@ -11,6 +11,7 @@
     ├── StoreMismatchError (ValueError)         the store is not the one the run was started on
     ├── LabelsError (ValueError)                no scan has the labels that the task needs
     ├── ScanReadError (OSError)                 a field of a scan cannot be read from the store
+    ├── LoaderDiedError (RuntimeError)          a process that reads fields was killed
     ├── TrainingDivergedError (ArithmeticError) the loss is not finite
     ├── BenchmarkSettingsError (ValueError)     a benchmark of something that does not exist
     ├── BenchmarkError (RuntimeError)           a benchmark's reader is wrong, or its process died
@@ -69,6 +70,10 @@ class LabelsError(VocoTrainError, ValueError):
 
 class ScanReadError(VocoTrainError, OSError):
     """A field of a scan cannot be read from the store."""
+
+
+class LoaderDiedError(VocoTrainError, RuntimeError):
+    """A process that reads fields was killed, as a machine does that runs out of memory."""
 
 
 class TrainingDivergedError(VocoTrainError, ArithmeticError):

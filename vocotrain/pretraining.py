@@ -44,6 +44,7 @@ def pretrain(
         TrainingStoppedError: SIGINT or SIGTERM came; a checkpoint was written.
         TrainingDivergedError: The loss is not finite.
         ScanReadError: A field cannot be read from the store.
+        LoaderDiedError: A process that reads fields was killed.
         VocoTrainError: Whatever `opened_run` refuses.
     """
     with opened_run(config, resume=resume, on_event=on_event or silent) as run:

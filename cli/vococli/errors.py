@@ -43,6 +43,7 @@ EXIT_CODES: Final[Mapping[str, int]] = {
     "vocotrain.errors.WeightsMismatchError": USAGE,
     "vocotrain.errors.LabelsError": INPUT_DATA,
     "vocotrain.errors.ScanReadError": INPUT_DATA,
+    "vocotrain.errors.LoaderDiedError": ENVIRONMENT,
     "vocotrain.errors.DeviceUnavailableError": ENVIRONMENT,
     "vocotrain.errors.RunLockedError": ENVIRONMENT,
     "vocotrain.errors.VocoTrainError": UNEXPECTED,

@@ -1,6 +1,9 @@
+import collections
 import multiprocessing
+import os
 import pickle
 import shutil
+import signal
 import threading
 
 import numpy as np
@@ -11,7 +14,7 @@ from tests.training_store import SHAPES, write_store
 from vocodata.geometry import Size
 from vocodata.store import open_store
 from vocotrain.data import Batches, FieldSource, read_batch
-from vocotrain.errors import ScanReadError
+from vocotrain.errors import LoaderDiedError, ScanReadError
 from vocotrain.fields import FieldSettings, plan_field
 from vocotrain.scan_table import read_scan_table
 
@@ -145,6 +148,34 @@ def test_loader_processes_make_the_same_batches(store):
     finally:
         batches.close()
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_a_loader_process_that_was_killed_is_told_with_what_to_do(store):
+    batches = Batches(source(store), range(200), device=CPU, workers=1, prefetch_batches=1)
+    try:
+        batches.next()
+        (worker,) = batches._made._workers
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(LoaderDiedError, match=r"was killed, mostly because memory .*--resume"):
+            collections.deque((batches.next() for _ in range(50)), maxlen=0)
+    finally:
+        batches.close()
+
+
+def test_other_faults_of_a_loader_stay_what_they_are(store):
+    def made():
+        yield source(store)[0]
+        msg = "stack expects each tensor to be equal size"
+        raise RuntimeError(msg)
+
+    batches = Batches(source(store), range(1), device=CPU, workers=0, prefetch_batches=1)
+    batches._made = made()
+    batches.next()
+    with pytest.raises(RuntimeError, match="equal size") as caught:
+        batches.next()
+    assert not isinstance(caught.value, LoaderDiedError)
+    batches.close()
 
 
 def test_a_source_travels_to_another_process(store):
