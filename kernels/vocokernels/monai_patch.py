@@ -25,10 +25,12 @@ from vocokernels.window_attention.boxes import as_triple, box_classes
 BLOCK, LAYER = "SwinTransformerBlock", "BasicLayer"
 _BLOCK_PARTS = ("norm1", "attn", "window_size", "shift_size", "forward_part1")
 _ATTENTION_PARTS = (
+    "dim",
     "qkv",
     "proj",
     "proj_drop",
     "attn_drop",
+    "softmax",
     "num_heads",
     "scale",
     "relative_position_bias_table",
@@ -87,7 +89,7 @@ def patch_monai(model: nn.Module, *, backend: str = "auto") -> MonaiPatch:
 
     Raises:
         PatchError: No such block, one that is patched already, or one that computes something
-            else: two dimensions, attention dropout while training, a hook on its attention,
+            else: two dimensions, attention dropout while training, a hook inside its attention,
             another scale or another order of the bias table. The model is left as it was.
         UnknownBackendError: No backend has this name.
     """
@@ -135,8 +137,7 @@ class _BoxBlock(_Patched):
         """Normalisation, linear layer, attention, linear layer; no pads, so no mask."""
         block: Any = self
         attention = block.attn
-        if attention.attn_drop.p and attention.training:
-            raise PatchError(_dropout_sentence("This block", attention.attn_drop.p))
+        _check_unseen("This block", attention)
         out = window_attention(
             attention.qkv(block.norm1(x_BXYZC)),
             attention.relative_position_bias_table,
@@ -237,16 +238,9 @@ def _check_block(name: str, block: Any) -> None:  # noqa: ANN401 - MONAI's class
 
 
 def _check_attention(where: str, attention: Any, window: tuple[int, int, int]) -> None:  # noqa: ANN401 - as above
-    if attention.attn_drop.p and attention.training:
-        raise PatchError(_dropout_sentence(where, attention.attn_drop.p))
-    if _has_hooks(attention):
-        message = (
-            f"{where} has a hook on its attention, which the kernels would pass by; expected none. "
-            "Remove it, or hook the block."
-        )
-        raise PatchError(message)
+    _check_unseen(where, attention)
     table = attention.relative_position_bias_table
-    width = attention.proj.weight.shape[0] // attention.num_heads
+    width = attention.dim // attention.num_heads
     if abs(attention.scale * width**0.5 - 1) > 1e-6:
         message = (
             f"{where} scales its logits by {attention.scale}; expected one over the root of the "
@@ -264,11 +258,21 @@ def _check_attention(where: str, attention: Any, window: tuple[int, int, int]) -
         raise PatchError(message)
 
 
-def _dropout_sentence(where: str, share: float) -> str:
-    return (
-        f"{where} drops a share of {share} of its attention weights while training, which the "
-        "kernels never hold; expected attn_drop_rate=0. Evaluation (model.eval()) works."
-    )
+def _check_unseen(where: str, attention: Any) -> None:  # noqa: ANN401 - as above
+    """Refuse what happens inside of the attention, where the kernels pass by."""
+    if attention.attn_drop.p and attention.training:
+        message = (
+            f"{where} drops a share of {attention.attn_drop.p} of its attention weights while "
+            "training, which the kernels never hold; expected attn_drop_rate=0. Evaluation "
+            "(model.eval()) works."
+        )
+        raise PatchError(message)
+    if any(map(_has_hooks, (attention, attention.softmax, attention.attn_drop))):
+        message = (
+            f"{where} has a hook on its attention, its softmax or its dropout, which the kernels "
+            "would pass by; expected none. Remove it, or hook the block."
+        )
+        raise PatchError(message)
 
 
 def _has_hooks(module: nn.Module) -> bool:

@@ -245,11 +245,49 @@ def test_attention_dropout_is_refused_while_training_only():
         model.train()(torch.randn(ODD_INPUT))
 
 
-def test_a_hook_that_would_be_passed_by_is_refused():
+@pytest.mark.parametrize("part", ["attn", "attn.softmax", "attn.attn_drop"])
+def test_a_hook_that_would_be_passed_by_is_refused(part):
     model = swin_transformer()
-    blocks_of(model)[1].attn.register_forward_hook(lambda *_: None)
+    hooked = blocks_of(model)[1].get_submodule(part)
+    hook = hooked.register_forward_hook(lambda *_: None)
     with pytest.raises(PatchError, match=r"'layers1.0.blocks.1' has a hook on its attention"):
         patch_monai(model)
+    hook.remove()
+    patch_monai(model)
+    hooked.register_forward_hook(lambda *_: None)
+    with pytest.raises(PatchError, match=r"This block has a hook on its attention"):
+        model(torch.randn(ODD_INPUT))
+
+
+def test_hooks_on_what_is_still_called_are_called():
+    model = swin_transformer()
+    patch_monai(model)
+    called = []
+    for part in ("norm1", "attn.qkv", "attn.proj", "attn.proj_drop"):
+        module = blocks_of(model)[0].get_submodule(part)
+        module.register_forward_hook(lambda *_, part=part: called.append(part))
+    model(torch.randn(ODD_INPUT))
+    assert set(called) == {"norm1", "attn.qkv", "attn.proj", "attn.proj_drop"}
+
+
+def test_linear_layers_need_no_weight_to_look_at():
+    class Packed(nn.Module):
+        """As torch's quantised layers, whose weight is a method."""
+
+        def __init__(self, linear):
+            super().__init__()
+            self.linear = linear
+
+        def weight(self):
+            raise NotImplementedError
+
+        def forward(self, x):
+            return self.linear(x)
+
+    model = swin_transformer().double()
+    for block in blocks_of(model):
+        block.attn.qkv, block.attn.proj = Packed(block.attn.qkv), Packed(block.attn.proj)
+    assert largest_difference(model, torch.randn(ODD_INPUT).double()) < 1e-10
 
 
 def test_another_scale_is_refused():
