@@ -1,6 +1,6 @@
 """Duplicates: recall and false pairs on real scans with edits, and time at 160,000 fingerprints.
 
-    python benchmarks/dedup.py [--scans 160000] [--more FOLDER ...] [--json FILE]
+    python benchmarks/dedup.py [--scans 160000] [--more FOLDER ...] [--quick] [--json FILE]
 
 Real scans are the sample scans (fetched from two public packages) and whatever lies in the folders
 given: NIfTI, MHA or NRRD files and DICOM series, each taken for another patient. Every edit is made
@@ -25,7 +25,6 @@ import argparse
 import itertools
 import json
 import platform
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +40,7 @@ from vocodata.fingerprint import Fingerprint, fingerprint, parse_fingerprint
 from vocodata.geometry import Volume, orient_ras
 from vocodata.landmarks import Landmarks
 from vocodata.readers import is_file_name, read_volume
-from vocodata.sample_scans import fetch_samples
+from vocodata.sample_scans import default_cache, fetch_samples
 from vocodata.similarity import candidates, least_evidence
 from vocodata.threads import in_threads
 
@@ -295,12 +294,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--scans", type=int, default=160_000)
     parser.add_argument("--more", type=Path, nargs="*", default=[])
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "voco-samples")
-    parser.add_argument("--quick", action="store_true", help="5,000 simulated scans")
+    parser.add_argument("--cache", type=Path, default=default_cache())
+    parser.add_argument(
+        "--quick", action="store_true", help="the three smallest scans, 1,000 simulated"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    options.scans = min(options.scans, 5_000) if options.quick else options.scans
     scans = dict(real_scans(options.more, options.cache))
+    if options.quick:
+        options.scans = min(options.scans, 1_000)
+        smallest = sorted(scans, key=lambda name: scans[name].data_XYZ.size)[:3]
+        scans = {name: scans[name] for name in smallest}
     links({name: print_of(volume) for name, volume in list(scans.items())[:3]})
     prints, seconds = packings(scans)
     result = {

@@ -29,7 +29,7 @@ from vocodata.ingest import ProcessedScan, process_scan
 from vocodata.initial import first_manifest, guess_sources
 from vocodata.manifest import load_manifest
 from vocodata.presets import preset
-from vocodata.sample_scans import fetch_samples
+from vocodata.sample_scans import default_cache, fetch_samples
 from vocodata.store import open_store, write_scan
 from vocodata.store.root import publish
 from vocodata.store.writer import scan_folder
@@ -132,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--more", type=Path, nargs="*", default=[], help="folders with more scans")
     parser.add_argument("--quick", action="store_true", help="the 1.5 mm grid only")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "voco")
+    parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--json", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
     rows = []

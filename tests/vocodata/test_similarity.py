@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.vocodata.bodies import body
-from vocodata.alignment import TURNS, align
+from vocodata.alignment import TOLERANCE_MM, TURNS, _best, align
 from vocodata.foreground import crop
 from vocodata.geometry import Box, Size, Spacing, Volume
 from vocodata.landmarks import Landmarks, find_landmarks, pack, unpack
@@ -87,6 +87,30 @@ def test_other_brightness_at_the_same_places_is_less_evidence(strangers):
         align(one, each).evidence for each in (one, one._replace(level_N=one.level_N + noise))
     )
     assert 0 < other < 0.8 * same
+
+
+def agreeing(shift, turned_N3, place_M3):
+    """Landmarks that a shift brings onto others, each counted once; they are far apart here."""
+    way_NM3 = place_M3[None] - turned_N3[:, None] - shift
+    return int((np.abs(way_NM3).max(2) <= TOLERANCE_MM).sum())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_turn_and_shift_bring_more_landmarks_together_than_the_best(seed):
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*[np.arange(4)] * 3), -1).reshape(-1, 3) * 40.0
+    one, other = (
+        np.float32(rng.permutation(grid)[:14] + rng.uniform(-6, 6, (14, 3))) for _ in range(2)
+    )
+    turned_TN3 = np.ascontiguousarray(np.einsum("tij,nj->tni", TURNS, one))
+    first, second = (np.int32(part.ravel()) for part in np.indices((14, 14)))
+    turn, shift = _best(turned_TN3, first, other, second)
+    most = max(
+        agreeing(other[j] - turned_N3[i], turned_N3, other)
+        for turned_N3 in turned_TN3
+        for i, j in zip(first, second, strict=True)
+    )
+    assert agreeing(shift, turned_TN3[turn], other) == most > 2
 
 
 def test_strangers_give_no_evidence(strangers):
