@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 WEIGHT_SUFFIXES = frozenset({".safetensors", *PICKLE_SUFFIXES}) - {".tar"}
 PACKAGES = ("voco-toolkit", "torch", "monai", "numpy", "numba", "zarr", "dask", "triton")
 
+_NEWEST = (
+    *("loss", "position_accuracy", "heldout_position_accuracy"),
+    *("dice_store_grid", "dice_native"),
+)
+"""Numbers of a run of which the newest is told, where it has them."""
+
 Kind = Literal["toolkit", "store", "run", "weights", "scan"]
 
 
@@ -94,14 +100,15 @@ def _is_known(path: Path) -> bool:
 def _run(path: Path) -> Inspection:
     record = read_run(path)
     steps = [line["step"] for line in record.lines]
-    names = ("loss", "position_accuracy", "heldout_position_accuracy")
-    last = {name: record.last(name) for name in names}
+    last = {name: record.last(name) for name in _NEWEST}
+    task = {name: value for name, value in record.data.items() if name == "task"}
     final = path / CHECKPOINTS_NAME / "final"
     weights = sorted(str(file) for file in final.glob("*.safetensors"))
     return Inspection(
         "run",
         {
             "path": str(path),
+            **task,
             "last_step": max(steps, default=0),
             **{name: value for name, value in last.items() if value is not None},
             "weights": weights,

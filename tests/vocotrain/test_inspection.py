@@ -64,3 +64,12 @@ def test_the_folder_of_a_checkpoint_is_its_weights(tmp_path):
     (tmp_path / "state.json").write_text("{}")
     found = inspect_path(tmp_path)
     assert (found.kind, found.facts["parameters"]) == ("weights", 6)
+
+
+def test_a_fine_tuning_tells_its_task_and_its_dice(tmp_path):
+    lines = [{"step": 2, "loss": 1.5}, {"step": 2, "dice_native": 0.25}]
+    (tmp_path / "config.yaml").write_text("{}")
+    (tmp_path / "data.json").write_text(json.dumps({"task": "btcv"}))
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    facts = inspect_path(tmp_path).facts
+    assert (facts["task"], facts["loss"], facts["dice_native"]) == ("btcv", 1.5, 0.25)
