@@ -40,8 +40,11 @@ def read_plain_yaml(path: Path) -> object:
     except FileNotFoundError as error:
         msg = f"Manifest {path} is not there. Correct the path, or write one."
         raise ManifestError(msg) from error
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"Manifest {path} cannot be read as text ({error})."
+    except OSError as error:
+        msg = f"Manifest {path} cannot be read ({error.strerror or error}); expected a YAML file."
+        raise ManifestError(msg) from error
+    except UnicodeDecodeError as error:
+        msg = f"Manifest {path} cannot be read as text ({error}). Save it as UTF-8."
         raise ManifestError(msg) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         msg = f"{path} is not plain YAML: {error}"

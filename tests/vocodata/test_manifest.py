@@ -178,4 +178,7 @@ def test_what_is_no_manifest_is_refused(tmp_path, text, match):
 def test_a_manifest_that_is_not_there_or_no_text_is_refused(tmp_path):
     assert "is not there" in faults(tmp_path / "m.yaml")
     (tmp_path / "m.yaml").write_bytes(b"\xff\xfe\x00")
-    assert "cannot be read as text" in faults(tmp_path / "m.yaml")
+    told = faults(tmp_path / "m.yaml")
+    assert "cannot be read as text" in told
+    assert "Save it as UTF-8." in told
+    assert "cannot be read (Is a directory); expected a YAML file." in faults(tmp_path)
