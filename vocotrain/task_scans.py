@@ -17,7 +17,7 @@ from vocodata.discover import Scan, find_scans
 from vocodata.errors import ManifestError
 from vocodata.leaks import LeakReport, find_leaks
 from vocodata.manifest import Manifest, Source
-from vocodata.readers import is_file_name
+from vocodata.readers import is_file_name, suffix_of
 from vocotrain.errors import ConfigError
 from vocotrain.tasks import load_tasks
 
@@ -150,7 +150,8 @@ def _listed(folder: Path) -> Iterator[tuple[str, Path]]:
     """Scans that the folder's JSON lists have for testing, and which list it is."""
     for path in sorted(folder.glob("*.json")):
         try:
-            document: Any = json.loads(path.read_text(encoding="utf-8"))
+            # Windows puts a mark before a text.
+            document: Any = json.loads(path.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             msg = f"{path} cannot be read as a list of scans ({error}). Repair it, or move it away."
             raise ConfigError(msg) from error
@@ -159,7 +160,14 @@ def _listed(folder: Path) -> Iterator[tuple[str, Path]]:
             for entry in entries if isinstance(entries, list) else ():
                 image = entry.get("image") if isinstance(entry, dict) else entry
                 if isinstance(image, str):
-                    yield f"{path.name}: {key}", (folder / image).resolve()
+                    yield f"{path.name}: {key}", _file_of((folder / image).resolve())
+
+
+def _file_of(image: Path) -> Path:
+    """The file that a list means: nnU-Net's lists leave out the `_0000` of its files' names."""
+    suffix = suffix_of(image) or ""
+    numbered = image.with_name(f"{image.name.removesuffix(suffix)}_0000{suffix}")
+    return numbered if suffix and not image.exists() and numbered.exists() else image
 
 
 def _scan(task: str, folder: Path, image: Path) -> Scan:

@@ -82,3 +82,12 @@ def test_leaks_are_told_by_task(tmp_path_factory, tmp_path):
     assert found.leaked("btcv") == ("btcv/seen",)
     assert found.leaked("word") == ()
     assert found.report.checked == 2
+
+
+def test_lists_of_nnunet_name_files_without_their_number_and_may_begin_with_a_mark(tmp_path):
+    btcv = tmp_path / "btcv"
+    touch(btcv, "imagesTr/a_0000.nii.gz", "imagesTr/b_0000.nii.gz", "imagesTs/c_0000.nii.gz")
+    lists = {"validation": [{"image": "./imagesTr/b.nii.gz"}], "test": ["./imagesTs/c.nii.gz"]}
+    (btcv / "dataset.json").write_text(json.dumps(lists), encoding="utf-8-sig")
+    (found,) = find_test_scans(tmp_path)
+    assert [scan.image.name for scan in found.scans] == ["c_0000.nii.gz", "b_0000.nii.gz"]
