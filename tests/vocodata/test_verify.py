@@ -146,3 +146,28 @@ def test_strange_and_missing_files_are_named(built):
 def test_what_is_no_store_cannot_be_verified(tmp_path):
     with pytest.raises(StoreError, match="is no store"):
         verify(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["bit", "gone", "cut"])
+def test_no_file_of_a_store_can_be_damaged_unnoticed(built, damage):
+    files = sorted(path for path in built.rglob("*") if path.is_file())
+    for path in files:
+        data = path.read_bytes()
+        path.unlink()
+        if damage != "gone":
+            middle = len(data) // 2
+            cut = b"" if damage == "cut" else data[middle + 1 :]
+            path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + cut)
+        assert not verify(built).ok, path
+        path.write_bytes(data)
+    assert verify(built).ok
+
+
+def test_every_bit_of_what_a_store_says_of_itself_counts(built):
+    path = built / "zarr.json"
+    data = path.read_bytes()
+    for bit in range(0, 8 * len(data), 97):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        assert not verify(built, deep=False).ok, (bit, bytes(flipped))

@@ -67,6 +67,7 @@ def seal_store(root: Path, rows) -> Path:
         "recipe_digest": "test",
         "complete": True,
         "digest": totals.digest,
+        "counts": {"found": totals.rows, "stored": totals.rows, "excluded": 0},
     }
     (root / "zarr.json").write_bytes(document_bytes(group_document({"voco": own})))
     return root

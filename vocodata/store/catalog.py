@@ -138,10 +138,11 @@ class CatalogRow:
 
 
 class CatalogTotals(NamedTuple):
-    """What was written: rows, and the digest of their content."""
+    """What was written: rows, the digest of their content, and that of the file."""
 
     rows: int
     digest: str
+    file_digest: str
 
 
 class ExcludedRow(NamedTuple):
@@ -202,20 +203,23 @@ def write_catalog(root: Path, rows: Iterable[CatalogRow]) -> CatalogTotals:
         records = [row.to_record() for row in batch]
         tables.append(pa.Table.from_pylist(records, schema=CATALOG_SCHEMA))
     table = pa.concat_tables(tables)
-    _write_table(root / CATALOG_NAME, table.combine_chunks())
-    return CatalogTotals(table.num_rows, digest.hexdigest())
+    file_digest = _write_table(root / CATALOG_NAME, table.combine_chunks())
+    return CatalogTotals(table.num_rows, digest.hexdigest(), file_digest)
 
 
-def write_excluded(root: Path, rows: Iterable[ExcludedRow]) -> None:
-    """Write `excluded.parquet`, ordered by source and scan."""
+def write_excluded(root: Path, rows: Iterable[ExcludedRow]) -> str:
+    """Write `excluded.parquet`, ordered by source and scan; the file's digest."""
     records = [row._asdict() for row in sorted(rows)]
-    _write_table(root / EXCLUDED_NAME, pa.Table.from_pylist(records, schema=EXCLUDED_SCHEMA))
+    table = pa.Table.from_pylist(records, schema=EXCLUDED_SCHEMA)
+    return _write_table(root / EXCLUDED_NAME, table)
 
 
-def _write_table(path: Path, table: pa.Table) -> None:
+def _write_table(path: Path, table: pa.Table) -> str:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=65536)
-    write_atomic(path, sink.getvalue().to_pybytes())
+    data = sink.getvalue().to_pybytes()
+    write_atomic(path, data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def catalog_digest(rows: Iterable[CatalogRow]) -> str:

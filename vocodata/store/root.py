@@ -6,6 +6,7 @@ file whole; the next build writes all of them again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -17,8 +18,9 @@ from vocodata.remote.objects import children, listing
 from vocodata.remote.path import RemotePath, as_path, redacted
 from vocodata.store.atomic import make_folder, remove_tree, write_atomic
 from vocodata.store.catalog import (
+    CATALOG_NAME,
+    EXCLUDED_NAME,
     CatalogRow,
-    CatalogTotals,
     ExcludedRow,
     read_catalog,
     read_excluded,
@@ -35,6 +37,10 @@ from vocodata.store.metadata import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+
+
+_WORDS = {"schema_version", "recipe_digest", "digest", "complete", "counts"}
+_COUNTS = {"found", "stored", "excluded"}
 
 
 def publish(
@@ -57,39 +63,48 @@ def publish(
     Returns:
         Digest of the catalogue.
     """
-    write_excluded(root, excluded)
+    excluded_digest = write_excluded(root, excluded)
     totals = write_catalog(root, rows)
     sources = sorted({scan.split("/")[0] for scan in stored_folders(root)})
-    for folder in [root / "scans", *(root / "scans" / name for name in sources)]:
+    for folder in group_folders(root, sources):
         make_folder(folder)
         write_atomic(folder / DOCUMENT, document_bytes(group_document()))
-    _write_root(root, found, totals, len(excluded), recipe_digest)
-    return totals.digest
-
-
-def claim(root: Path) -> None:
-    """Say that an empty folder is a store, before anything else is written: it may be resumed."""
-    _write_root(root, 0, CatalogTotals(0, ""), 0, "", complete=False)
-
-
-def _write_root(
-    root: Path,
-    found: int,
-    totals: CatalogTotals,
-    excluded: int,
-    recipe_digest: str,
-    *,
-    complete: bool | None = None,
-) -> None:
-    attributes: dict[str, Any] = {
+    attributes = {
         "kind": STORE_KIND,
         "schema_version": SCHEMA_VERSION,
         "recipe_digest": recipe_digest,
         "digest": totals.digest,
-        "complete": totals.rows + excluded == found if complete is None else complete,
-        "counts": {"found": found, "stored": totals.rows, "excluded": excluded},
+        "complete": totals.rows + len(excluded) == found,
+        "counts": {"found": found, "stored": totals.rows, "excluded": len(excluded)},
+        "files": {CATALOG_NAME: totals.file_digest, EXCLUDED_NAME: excluded_digest},
     }
-    write_atomic(root / DOCUMENT, document_bytes(group_document({"voco": attributes})))
+    write_atomic(root / DOCUMENT, root_bytes(attributes))
+    return totals.digest
+
+
+def group_folders(root: Path, sources: Iterable[str]) -> list[Path]:
+    """Folders between the root and the scans, each a Zarr group."""
+    return [root / "scans", *(root / "scans" / name for name in sources)]
+
+
+def root_bytes(attributes: dict[str, Any]) -> bytes:
+    """The root's document: what the store says of itself, and a digest of that."""
+    check = hashlib.sha256(json.dumps(attributes, sort_keys=True).encode()).hexdigest()
+    return document_bytes(group_document({"voco": {**attributes, "check": check}}))
+
+
+def claim(root: Path) -> None:
+    """Say that an empty folder is a store, before anything else is written: it may be resumed."""
+    attributes = {
+        "kind": STORE_KIND,
+        "schema_version": SCHEMA_VERSION,
+        "recipe_digest": "",
+        "digest": "",
+        "complete": False,
+        "counts": {"found": 0, "stored": 0, "excluded": 0},
+        "files": {},
+    }
+    write_atomic(root / DOCUMENT, root_bytes(attributes))
 
 
 def prune(root: Path, wanted: Collection[str]) -> None:
@@ -211,5 +226,13 @@ def read_attributes(root: Path) -> dict[str, Any]:
     own = document.get("attributes", {}).get("voco") if isinstance(document, dict) else None
     if not isinstance(own, dict) or own.get("kind") != STORE_KIND:
         msg = f"{root} is a Zarr group, but not a store of this toolkit."
+        raise StoreError(msg)
+    counts = own.get("counts")
+    lacking = sorted(_WORDS - own.keys())
+    if lacking or not isinstance(counts, dict) or counts.keys() != _COUNTS:
+        msg = (
+            f"{root / DOCUMENT} is damaged: it says nothing of {', '.join(lacking) or 'counts'}. "
+            "Build again with --resume, or restore the file."
+        )
         raise StoreError(msg)
     return own

@@ -19,6 +19,8 @@ from vocodata.remote.objects import AT_ONCE
 from vocodata.remote.path import RemotePath
 from vocodata.store.atomic import temporary_files
 from vocodata.store.catalog import (
+    CATALOG_NAME,
+    EXCLUDED_NAME,
     CatalogRow,
     ShardRecord,
     catalog_digest,
@@ -26,10 +28,12 @@ from vocodata.store.catalog import (
     shard_records,
 )
 from vocodata.store.metadata import (
+    DOCUMENT,
     document_bytes,
+    group_document,
     scan_documents,
 )
-from vocodata.store.root import stored_folders
+from vocodata.store.root import group_folders, root_bytes, store_path, stored_folders
 from vocodata.store.store import Store, open_shard, open_store
 from vocodata.store.writer import scan_folder
 
@@ -90,10 +94,16 @@ def verify(
         All problems, ordered by scan; a damaged scan does not hide another.
 
     Raises:
-        StoreError: The folder is no store, or its catalogue cannot be read at all.
+        StoreError: The folder is no store.
     """
-    opened = store if isinstance(store, Store) else open_store(store)
-    rows = catalog_rows(opened.catalog())
+    try:
+        opened = store if isinstance(store, Store) else open_store(store)
+        rows = catalog_rows(opened.catalog())
+    except StoreError as error:
+        root = store.root if isinstance(store, Store) else store_path(store)
+        if not any((root / name).exists() for name in (CATALOG_NAME, EXCLUDED_NAME)):
+            raise
+        return VerifyReport([Problem("", "unreadable_store", error.detail)])
     problems = _store_problems(opened, rows)
     at_hand = AT_ONCE if isinstance(opened.root, RemotePath) else len(os.sched_getaffinity(0))
     threads = workers or at_hand
@@ -109,9 +119,14 @@ def verify(
 
 def _store_problems(store: Store, rows: list[CatalogRow]) -> list[Problem]:
     problems = list(_stray_problems(store.root, {row.id for row in rows}))
+    problems += _root_problems(store, rows)
     attributes = store.attributes
     counts = attributes["counts"]
-    excluded = store.excluded().num_rows
+    try:
+        excluded = store.excluded().num_rows
+    except StoreError as error:
+        problems.append(Problem("", "unreadable_store", error.detail))
+        excluded = counts["excluded"]
     actual = {"stored": len(rows), "excluded": excluded}
     claimed = {name: counts[name] for name in actual}
     if claimed != actual:
@@ -130,6 +145,26 @@ def _store_problems(store: Store, rows: list[CatalogRow]) -> list[Problem]:
     if len({row.id for row in rows}) != len(rows):
         problems.append(Problem("", "duplicate_id", "The catalogue has a scan twice."))
     return problems
+
+
+def _root_problems(store: Store, rows: list[CatalogRow]) -> Iterator[Problem]:
+    """Of the files that belong to no scan."""
+    root, attributes = store.root, dict(store.attributes)
+    attributes.pop("check", None)
+    if (root / DOCUMENT).read_bytes() != root_bytes(attributes):
+        detail = f"{root / DOCUMENT} is not as its build wrote it. A build with --resume mends it."
+        yield Problem("", "metadata_mismatch", detail)
+    for name in (CATALOG_NAME, EXCLUDED_NAME):
+        is_there = (root / name).is_file()
+        if is_there and _file_digest(root / name) != attributes.get("files", {}).get(name):
+            detail = f"{root / name} is not as its build wrote it. A build with --resume mends it."
+            yield Problem("", "digest_mismatch", detail)
+    for folder in group_folders(root, sorted({row.source for row in rows})):
+        path = folder / DOCUMENT
+        if not path.is_file():
+            yield Problem("", "missing_metadata", f"{path} is missing.")
+        elif path.read_bytes() != document_bytes(group_document()):
+            yield Problem("", "metadata_mismatch", f"{path} is not that of a group of scans.")
 
 
 def _stray_problems(root: Path, known: set[str]) -> Iterator[Problem]:

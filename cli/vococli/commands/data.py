@@ -154,9 +154,8 @@ def verify(
 ) -> None:
     """Check a store against its catalogue. Exit code 5 on any damage."""
     from vocodata.store import verify as verify_store
-    from vocodata.store.store import open_store
 
-    report = verify_store(open_store(store), deep=deep)
+    report = verify_store(store, deep=deep)
     if as_json:
         document = {
             "ok": report.ok,
