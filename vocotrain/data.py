@@ -43,7 +43,8 @@ T = TypeVar("T")
 _LOADER_DIED = (
     "{}: a process that reads fields was killed, mostly because memory or shared memory ran out. "
     "`voco doctor` shows both. Set fewer data.workers, or a smaller data.prefetch_batches, and go "
-    "on with --resume: checkpoints written before are whole."
+    "on with --resume: checkpoints written before are whole. If it ends at once in a script of "
+    "yours: start training there under `if __name__ == '__main__':`."
 )
 
 
