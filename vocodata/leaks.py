@@ -8,6 +8,7 @@ and it does not count as checked.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 _PRESET = "abdomen"
 """Scans are read at their own spacing; its grid and limits say what no store could hold."""
+TEST_FOLDER = "imagesTs"
 _MANIFESTS = ("", ".yaml", ".yml", ".json", ".txt")
 
 
@@ -162,7 +164,7 @@ def _other_side(
         if (path / DOCUMENT).exists():
             return store_fingerprints(path), {}
         is_manifest = path.suffix.lower() in _MANIFESTS and path.is_file()
-        scans = find_scans(load_manifest(path)) if is_manifest else _scans_in(path)
+        scans = _every_scan(load_manifest(path)) if is_manifest else _scans_in(path)
     else:
         scans = list(against)
     found: dict[str, Fingerprint] = {}
@@ -210,10 +212,29 @@ def _scans_in(folder: Path) -> list[Scan]:
         raise ManifestError(msg)
     source = Source(name="against", root=folder.resolve(), preset=_PRESET)
     try:
-        return find_scans(Manifest(version=1, sources=(source,)))
+        return _every_scan(Manifest(version=1, sources=(source,)))
     except ManifestError as error:
         msg = (
             f"{folder}: {error.detail} A manifest can say it, and be given in place of the folder; "
             f"`voco data init {shlex.quote(str(folder))}` writes a first one."
         )
         raise ManifestError(msg) from error
+
+
+def _every_scan(manifest: Manifest) -> list[Scan]:
+    """A manifest's scans, and those that nnU-Net's and MSD's folders keep apart for testing.
+
+    A build passes over the latter; of all scans they are the ones that a leak check is about.
+    """
+    scans = find_scans(manifest)
+    for source in manifest.sources:
+        if source.layout not in ("auto", "nnunet", "msd"):
+            continue
+        change = {"name": f"{source.name[:55]}-imagesTs", "layout": "glob", "expected": None}
+        test = source.model_copy(update=change | {"images": f"{TEST_FOLDER}/*.*"})
+        known = {scan.image for scan in scans}
+        # There are none: as good.
+        with contextlib.suppress(ManifestError):
+            found = find_scans(Manifest(version=1, sources=(test,)))
+            scans += [s for s in found if s.image not in known and is_file_name(s.image)]
+    return scans

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vocodata.discover import Scan, find_scans
 from vocodata.errors import ManifestError
-from vocodata.leaks import LeakReport, find_leaks
+from vocodata.leaks import TEST_FOLDER, LeakReport, find_leaks
 from vocodata.manifest import Manifest, Source
 from vocodata.readers import is_file_name, suffix_of
 from vocotrain.errors import ConfigError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from vocotrain.tasks import Task
 
-TEST_FOLDER = "imagesTs"
 TEST_LISTS = ("test", "testing", "validation")
 _LABEL_FOLDERS = ("label", "mask", "seg")
 _PRESET = "abdomen"

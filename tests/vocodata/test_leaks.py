@@ -113,3 +113,28 @@ def test_leaks_are_found_in_an_archive_and_in_one_file(doubled, tmp_path):
     for against in (tmp_path / "test set.zip", doubled / "b" / "forced.nii"):
         report = find_leaks(doubled / "a.zarr", against)
         assert (report.scans, report.unreadable) == (("a/s1",), {})
+
+
+@pytest.mark.parametrize("layout", ["nnunet", "msd"])
+@pytest.mark.parametrize("way", ["folder", "manifest", "archive"])
+def test_scans_that_a_data_set_keeps_apart_for_testing_are_looked_at(
+    layout, way, doubled, tmp_path
+):
+    end = "_0000" if layout == "nnunet" else ""
+    root = tmp_path / "set"
+    save_body(root / "imagesTr", f"s{end}", body(9).data_XYZ)
+    save_body(root / "imagesTs", f"s{end}", body(1).data_XYZ)
+    (root / "imagesTs" / "notes.txt").write_text("no scan")
+    if layout == "msd":
+        training = [{"image": "./imagesTr/s.nii"}]
+        (root / "dataset.json").write_text(json.dumps({"training": training, "test": []}))
+    manifest, archive = tmp_path / "m.yaml", tmp_path / "set.zip"
+    source = {"name": "t", "root": "set", "preset": "demo", "layout": layout}
+    manifest.write_text(json.dumps({"version": 1, "sources": [source]}))
+    with zipfile.ZipFile(archive, "w") as packed:
+        for path in sorted(root.rglob("*.*")):
+            packed.write(path, path.relative_to(root))
+    against = {"folder": root, "manifest": manifest, "archive": archive}[way]
+    report = find_leaks(doubled / "a.zarr", against)
+    assert (report.scans, report.checked, report.unreadable) == (("a/s1",), 2, {})
+    assert report.leaked == (f"{'t' if way == 'manifest' else 'against'}-imagesTs/s{end}",)
