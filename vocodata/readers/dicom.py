@@ -20,7 +20,7 @@ from pydicom.pixels.utils import pixel_array
 
 from vocodata.errors import GeometryError, UnreadableScanError
 from vocodata.geometry import Header, Size, Volume, checked_affine, refuse_negative_spacing
-from vocodata.readers.dicom_headers import Slice, read_dataset, read_slices
+from vocodata.readers.dicom_headers import DAMAGE, Slice, read_dataset, read_slices
 from vocodata.readers.dicom_headers import series_of as series_of
 from vocodata.readers.dicom_signs import HEAD_BYTES, is_dicom, is_named_dicom, named_alike
 from vocodata.readers.hounsfield import as_hu
@@ -285,7 +285,7 @@ class _Pixels:
         except (RuntimeError, NotImplementedError) as error:
             msg = f"{part.path.name}: its compression cannot be decoded ({error})."
             raise UnreadableScanError(msg, code="unsupported_dicom") from error
-        except (AttributeError, ValueError, KeyError, TypeError, IndexError, OSError) as error:
+        except DAMAGE as error:
             msg = f"{part.path.name}: its pixels are damaged ({error}). Fetch the file again."
             raise UnreadableScanError(msg, code="corrupt_dicom") from error
         if pixels.shape != (part.rows, part.columns):

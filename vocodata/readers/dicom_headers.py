@@ -56,7 +56,7 @@ _GROUPS = {
     "ConvolutionKernel": "CTReconstructionSequence",
 }
 _HU_TYPES = {"", "HU", "US", "HU_MOD"}
-_DAMAGE = (
+DAMAGE = (
     InvalidDicomError, BytesLengthException, EOFError, OSError, ValueError, KeyError, TypeError,
     AttributeError, NotImplementedError, struct.error, zlib.error, RecursionError, OverflowError,
     IndexError,
@@ -116,7 +116,7 @@ def series_of(file: IO[bytes] | bytes) -> str | None:
             force=True,
         )
         return str(dataset.get("SeriesInstanceUID", "")) if _is_image(dataset) else None
-    except _DAMAGE:
+    except DAMAGE:
         return ""
 
 
@@ -150,7 +150,7 @@ def read_dataset(path: Path, **options: Any) -> Any:  # noqa: ANN401 (handed on 
             dataset = pydicom.dcmread(file, force=is_bare(start), **options)
         except PermissionError:
             raise
-        except _DAMAGE as error:
+        except DAMAGE as error:
             msg = f"{path.name} is a damaged DICOM file ({error}). Fetch it again."
             raise UnreadableScanError(msg, code="corrupt_dicom") from error
     if is_bare(start) and "TransferSyntaxUID" not in dataset.file_meta:
@@ -179,7 +179,7 @@ def read_slices(path: Path) -> list[Slice]:
         is_cut = _kind(dataset) == CTImageStorage
     except VocoDataError:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         msg = f"{path.name}: {error}; a CT slice needs it. Repair the series, or leave it out."
         raise UnreadableScanError(msg, code="corrupt_dicom") from error
     if is_cut:

@@ -9,6 +9,7 @@ import pydicom
 import pytest
 from pydicom.uid import (
     MediaStorageDirectoryStorage,
+    RLELossless,
     RTDoseStorage,
     SegmentationStorage,
 )
@@ -166,6 +167,20 @@ def test_a_value_that_cannot_be_parsed_is_a_damaged_file(tmp_path, tag):
     (folder / "0003.dcm").write_bytes(content)
     (scan,) = scans(tmp_path / "d")
     refused(scan.image, "0003.dcm", files=scan.files)
+
+
+def test_a_table_of_frames_longer_than_the_file_is_a_damaged_file(tmp_path):
+    folder = write_series(tmp_path / "s")
+    for path in folder.iterdir():
+        made = pydicom.dcmread(path)
+        made.compress(RLELossless, generate_instance_uid=False)
+        made.save_as(path, enforce_file_format=True)
+    content = (folder / "0003.dcm").read_bytes()
+    at = content.rindex(b"\xe0\x7f\x10\0OB") + 12
+    assert content[at : at + 4] == b"\xfe\xff\0\xe0"
+    damaged = content[: at + 4] + (4096).to_bytes(4, "little") + content[at + 8 :]
+    (folder / "0003.dcm").write_bytes(damaged)
+    refused(folder, "0003.dcm: its pixels are damaged")
 
 
 def test_no_value_of_a_header_is_shown_as_a_warning(tmp_path):
