@@ -46,7 +46,7 @@ from vocodata.job import (
 from vocodata.ledger import Ledger, default_ledger
 from vocodata.lock import Lock, build_lock
 from vocodata.manifest import Manifest, load_manifest
-from vocodata.plan import BuildPlan, lost_scans, make_plan
+from vocodata.plan import BuildPlan, lost_scans, make_plan, may_pass
 from vocodata.progress import BuildEvent as BuildEvent
 from vocodata.progress import BuildReport as BuildReport
 from vocodata.progress import EventKind
@@ -244,6 +244,8 @@ class _Run:
         prove_accounting(self.root, [scan.id for scan in self.scans])
         excluded = self.book.excluded_rows()
         stored = len(self.scans) - len(excluded)
+        if sentence := may_pass(excluded):
+            _log.warning(f"{self.root}: {sentence}")
         self._event("done", message=f"{stored} scans stored, {len(excluded)} excluded")
         return BuildReport(
             store=self.root,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,10 +24,11 @@ from vocodata.store.shard import codec_named
 from vocodata.store.writer import scan_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from vocodata.discover import Scan
+    from vocodata.store.catalog import ExcludedRow
 
 TRANSIENT_REASONS = frozenset(
     {
@@ -152,6 +154,17 @@ def lost_scans(store: Path, entries: Mapping[str, Entry]) -> list[str]:
         for scan, entry in entries.items()
         if entry.state != EXCLUDED and not _stands(scan_folder(store, scan), entry, size_of)
     ]
+
+
+def may_pass(excluded: Iterable[ExcludedRow]) -> str:
+    """What to say of scans that are out for a reason that lies in the machine; "" for none."""
+    reasons = Counter(row.reason for row in excluded if row.reason in TRANSIENT_REASONS)
+    if not reasons:
+        return ""
+    counted = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    return (
+        f"scans that are left out for a reason that may pass: {counted}. --resume tries them again."
+    )
 
 
 def predict_size(plan: BuildPlan, *, headers: int = HEADERS_SAMPLED) -> SizePrediction:

@@ -172,7 +172,9 @@ def test_a_scan_that_was_missing_for_a_while_comes_in(make_sources, tmp_path, un
     assert tree(out) == undisturbed(manifest)
 
 
-def test_a_file_system_that_refuses_for_a_while_costs_no_scan(make_sources, tmp_path, monkeypatch):
+def test_a_file_system_that_refuses_for_a_while_costs_no_scan(
+    make_sources, tmp_path, monkeypatch, caplog
+):
     manifest = make_sources(2)
 
     def stale(*_, **__):
@@ -181,8 +183,11 @@ def test_a_file_system_that_refuses_for_a_while_costs_no_scan(make_sources, tmp_
     monkeypatch.setattr("vocodata.ingest.read_header", stale)
     report = build(manifest, tmp_path / "ct.zarr", workers=0)
     assert report.excluded == {"io_error": 2}
+    assert "may pass: io_error 2. --resume tries them again." in caplog.text
     monkeypatch.undo()
+    caplog.clear()
     assert _resumed(manifest, report.store).stored == 2
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("is_emptied", [False, True], ids=["gone", "empty"])

@@ -16,7 +16,8 @@ from typing import IO, TYPE_CHECKING, cast
 
 from vocodata.errors import ManifestError
 from vocodata.remote.objects import children
-from vocodata.remote.path import RangedFile, RemotePath
+from vocodata.remote.path import RemotePath
+from vocodata.remote.ranged_file import RangedFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -222,6 +222,9 @@ class RemotePath(PosixPath):
 
     def open(self, mode: str = "r", *_: Any, **__: Any) -> Any:  # noqa: ANN401 (reading bytes is all there is)
         """The object's bytes, read as they are asked for."""
+        # Not at the top: it would be a circle.
+        from vocodata.remote.ranged_file import BLOCK_BYTES, RangedFile
+
         assert mode == "rb", mode
         return io.BufferedReader(RangedFile(self), BLOCK_BYTES)
 
@@ -242,47 +245,6 @@ class RemotePath(PosixPath):
     def unlink(self, missing_ok: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 (pathlib's signature)
         """Remove the object, if it is there."""
         _objects().remove([self])
-
-
-BLOCK_BYTES = 1 << 18
-
-
-class RangedFile(io.RawIOBase):
-    """A remote file that can seek; each read is one request."""
-
-    def __init__(self, path: RemotePath) -> None:
-        """Ask for its size."""
-        super().__init__()
-        self._path, self._size, self._at = path, int(path.stat().st_size), 0
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As any file; nothing is asked for."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._at
-
-    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 (any writable buffer)
-        """Fill the buffer by one request."""
-        view = memoryview(buffer).cast("B")
-        stop = min(self._at + len(view), self._size)
-        if self._at >= stop:
-            return 0
-        data = _objects().read(self._path, self._at, stop)
-        view[: len(data)] = data
-        self._at += len(data)
-        return len(data)
 
 
 def _objects() -> Any:  # noqa: ANN401 (a module; importing it at the top would be a circle)

@@ -18,13 +18,11 @@ import numpy as np
 
 from vocodata.errors import StoreError
 from vocodata.geometry import Affine, Size, Spacing
-from vocodata.remote.path import RemotePath
 from vocodata.store.catalog import (
     CatalogRow,
     catalog_rows,
     read_catalog,
     read_excluded,
-    shard_records,
 )
 from vocodata.store.metadata import (
     FIELD_SHARD,
@@ -32,17 +30,16 @@ from vocodata.store.metadata import (
     LABEL_SHARD,
     SCHEMA_VERSION,
 )
-from vocodata.store.reader import ShardReader
-from vocodata.store.remote import RemoteShard
+from vocodata.store.opening import open_shard
 from vocodata.store.root import read_attributes, store_path
-from vocodata.store.shard import IMAGE_FILL_HU, LABEL_FILL
-from vocodata.store.writer import scan_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow as pa
     from numpy.typing import NDArray
+
+    from vocodata.store.reader import ShardReader
 
 OPEN_SHARDS = 128
 """Descriptors kept open by a thread; far below the usual limit of 1024 a process."""
@@ -280,36 +277,6 @@ class Store:
             "voxels": sum(row.voxels for row in rows),
             "bytes": sum(row.bytes for row in rows),
         }
-
-
-def open_shard(root: Path, row: CatalogRow, place: str) -> ShardReader:
-    """A scan's shard as the catalogue describes it.
-
-    Raises:
-        StoreError: The scan has no such array, or its file is missing, truncated or damaged.
-    """
-    shape, dtype, fill = row.shape_xyz, "int16", IMAGE_FILL_HU
-    if place == LABEL_SHARD:
-        if row.label_dtype is None:
-            msg = f"Scan '{row.id}' has no labels; its source gives none."
-            raise StoreError(msg)
-        dtype, fill = row.label_dtype, LABEL_FILL
-    if place == FIELD_SHARD:
-        if row.field_shape_xyz is None:
-            msg = f"Scan '{row.id}' has no field; its preset '{row.preset}' does not squeeze."
-            raise StoreError(msg)
-        shape = row.field_shape_xyz
-    path = scan_folder(root, row.id) / place
-    known: dict[str, Any] = {
-        "shape_XYZ": Size(*shape),
-        "dtype": np.dtype(dtype).newbyteorder("<"),
-        "fill": fill,
-        "name": row.id,
-    }
-    if isinstance(path, RemotePath):
-        record = next(record for record in shard_records(row) if record.place == place)
-        return RemoteShard(path, **known, shard_bytes=record.bytes, digest=record.digest)
-    return ShardReader(path, **known)
 
 
 def open_store(url: str | Path, *, check_crc: bool = True) -> Store:

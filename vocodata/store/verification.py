@@ -33,8 +33,9 @@ from vocodata.store.metadata import (
     group_document,
     scan_documents,
 )
+from vocodata.store.opening import open_shard
 from vocodata.store.root import group_folders, root_bytes, store_path, stored_folders
-from vocodata.store.store import Store, open_shard, open_store
+from vocodata.store.store import Store, open_store
 from vocodata.store.writer import scan_folder
 
 if TYPE_CHECKING:
