@@ -79,6 +79,9 @@ def read_header(path: Path) -> Header:
             "Choose one time point or channel."
         )
         raise UnreadableScanError(msg, code="not_three_dimensional")
+    if min(reader.GetSize()) < 1:
+        msg = f"{path.name} has axes {tuple(reader.GetSize())}; expected counts above 0."
+        raise UnreadableScanError(msg, code="corrupt_header")
     if reader.GetPixelIDValue() not in _DTYPES:
         kind = sitk.GetPixelIDValueAsString(reader.GetPixelIDValue())
         msg = f"{path.name} holds voxels of kind {kind}; expected one integer or float each."

@@ -105,6 +105,12 @@ def test_a_scaling_that_simpleitk_passes_over_is_refused(tmp_path, scaling, is_p
     refused(tmp_path / "a.mhd", f"Slope '{scaling}', which one reader applies", "corrupt_header")
 
 
+def test_an_axis_without_voxels_is_refused(tmp_path):
+    (tmp_path / "a.raw").write_bytes(raw())
+    (tmp_path / "a.mhd").write_text(META.format("a.raw").replace("= 9 7 5", "= 9 0 5"))
+    refused(tmp_path / "a.mhd", r"axes \(9, 0, 5\); expected counts above 0", "corrupt_header")
+
+
 def test_a_file_of_voxels_with_a_name_longer_than_any_is_missing(tmp_path):
     (tmp_path / "a.mhd").write_text(META.format("a" * 300))
     refused(tmp_path / "a.mhd", "which is not there", "file_missing")
