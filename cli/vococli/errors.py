@@ -102,7 +102,8 @@ def sentence(error: BaseException) -> str:
         return "Terminated."
     words = "\n".join([str(error) or type(error).__name__, *getattr(error, "__notes__", [])])
     if isinstance(error, OSError) and error.errno in _FULL_DISK:
-        words += "\nMake room there, or write elsewhere, and run the command again."
+        advice = "Write" if error.errno == errno.EROFS else "Make room there, or write"
+        words += f"\n{advice} elsewhere, and run the command again."
     if exit_code(error) != UNEXPECTED or _is_ours(error):
         return words
     return (

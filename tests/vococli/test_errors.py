@@ -77,4 +77,7 @@ def test_an_error_without_words_is_called_by_its_kind():
 def test_a_full_disk_is_told_with_what_to_do():
     said = sentence(OSError(errno.ENOSPC, "No space left on device", "out/a.nii.gz"))
     assert "No space left on device: 'out/a.nii.gz'" in said
-    assert "Make room there" in said
+    assert "Make room there, or write elsewhere" in said
+    read_only = sentence(OSError(errno.EROFS, "Read-only file system", "out/a.nii.gz"))
+    assert "room" not in read_only
+    assert "Write elsewhere" in read_only
