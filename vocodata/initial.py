@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import yaml
+
 from vocodata.archives.parts import find_parts
 from vocodata.errors import ManifestError
 from vocodata.layouts import find_entries, looks_like_labels
@@ -126,7 +128,7 @@ def first_manifest(guesses: list[Guess], *, folder: Path) -> str:
 def _lines(guess: Guess, folder: Path) -> list[str]:
     inside = guess.root.is_relative_to(folder)
     place = guess.root.relative_to(folder).as_posix() if inside else str(guess.root)
-    lines = [f"  - name: {guess.name}", f"    root: {quoted(place)}"]
+    lines = [f"  - name: {_as_yaml(guess.name)}", f"    root: {quoted(place)}"]
     if isinstance(guess.root, RemotePath) and (guess.root.access.user or guess.root.access.query):
         lines.append(
             "    # Put the URL's user and query back into root: they are not written down here."
@@ -267,6 +269,11 @@ def _parted(name: str, core: str) -> tuple[str, str] | None:
     """What stands before and behind a word in a name, unless its number only begins there."""
     found = re.search(rf"(?<!\d){re.escape(core)}(?!\d)", name)
     return (name[: found.start()], name[found.end() :]) if found else None
+
+
+def _as_yaml(name: str) -> str:
+    """In quotes only where YAML would take it for a number, a date or a truth."""
+    return name if yaml.safe_load(name) == name else quoted(name)
 
 
 def _name(root: Path) -> str:

@@ -212,6 +212,14 @@ def test_names_of_folders_come_through_a_manifest(tmp_path, name):
     assert source.root == root
 
 
+@pytest.mark.parametrize("name", ["2024", "1.2.840", "2024-11-28", "null", "1e3", "on"])
+def test_a_folder_called_like_a_number_is_a_name(tmp_path, name):
+    touch(tmp_path / name, "a.nii.gz")
+    ((source,), _) = guessed(tmp_path / name, tmp_path)
+    assert isinstance(source.name, str)
+    assert name.startswith(source.name)
+
+
 def test_a_suspect_with_a_name_of_two_lines_stays_a_comment(tmp_path):
     touch(tmp_path / "data", "a.nii.gz", "c.nii.gz", "x\nb_seg.nii.gz")
     text = first_manifest(guess_sources(tmp_path / "data"), folder=tmp_path)

@@ -67,6 +67,25 @@ def test_each_fault_is_seen(check):
     assert check in failed(*FAULTS[check]())
 
 
+@pytest.mark.parametrize("padding_hu", [None, -1024, -3024], ids=str)
+def test_noise_and_padding_do_not_hide_that_1024_was_not_subtracted(padding_hu):
+    noise = np.random.default_rng(1).normal(0, 30, trunk().shape)
+    data = (trunk() + noise).astype(np.int16)
+    shifted = data + np.int16(1024)
+    if padding_hu is not None:
+        data[:8], shifted[:8] = padding_hu, padding_hu
+    assert "shifted_hu" in failed(shifted)
+    assert "shifted_hu" not in failed(data)
+
+
+def test_a_head_that_fills_its_scan_is_not_shifted():
+    """Much bone of 1000 HU, and hardly any air."""
+    data = np.random.default_rng(2).normal(40, 30, (48, 48, 48)).astype(np.int16)
+    data[:, :4], data[:, 4:9] = -1000, 1000
+    data[:, 3] = -600
+    assert "shifted_hu" not in failed(data)
+
+
 def test_every_check_is_a_reason_too():
     assert set(CHECKS) <= set(REASONS)
 
