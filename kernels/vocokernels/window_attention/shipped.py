@@ -5,7 +5,7 @@ from typing import Any
 
 from vocokernels.static_gpu import ShippedKernel
 from vocokernels.window_attention.gradients.kernel import _key_kernel, _query_kernel
-from vocokernels.window_attention.gradients.table_kernel import (
+from vocokernels.window_attention.gradients.table.kernel import (
     _bias_kernel,
     _sink_slope_kernel,
     _table_kernel,

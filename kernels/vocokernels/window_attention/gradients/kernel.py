@@ -8,7 +8,7 @@ With weights a_ij = exp2(logit_ij - lse_i) computed again and the gradient g of 
     dk_j = sum_i slope_ij q_i / sqrt(d)              _key_kernel: BN keys, all queries
     dv_j = sum_i a_ij g_i
 
-The gradient of the bias table, which couples all boxes, is in table_kernel.py. Shapes and
+The gradient of the bias table, which couples all boxes, is in table/kernel.py. Shapes and
 constants as in the forward kernels.
 """
 # ruff: noqa: ANN001, ANN202 - the compiler gives a kernel's arguments their types

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vocokernels.window_attention.boxes import Triple
 from vocokernels.window_attention.gradients.kernel import _key_kernel, _query_kernel
-from vocokernels.window_attention.gradients.table_kernel import (
+from vocokernels.window_attention.gradients.table.kernel import (
     _bias_kernel,
     _sink_slope_kernel,
     _table_kernel,

@@ -2,8 +2,8 @@
 
     dT[t] = sum of slope_ij over all boxes and pairs with code_i - code_j + origin = t
 
-with the slopes of kernel.py. Boxes of one class have the same pairs, so a program of _bias_kernel
-keeps one tile of pairs in registers and adds up a share of the class's boxes and maps:
+with the slopes of ../kernel.py. Boxes of one class have the same pairs, so a program of
+_bias_kernel keeps one tile of pairs in registers and adds up a share of the class's boxes and maps:
 
     class   box 0   box 1   ...          tile of pairs (BM queries, BN keys)
             [tile] + [tile] + ...   ->   one sum a program

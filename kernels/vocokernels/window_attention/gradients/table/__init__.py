@@ -1,0 +1,1 @@
+"""Gradient of the bias table on a GPU."""
