@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vocotrain.config import PretrainConfig, load_config
 from vocotrain.errors import CheckpointError, ResumeMismatchError, StoreMismatchError
-from vocotrain.run_folder import CONFIG_NAME, DATA_NAME, check_is_run
+from vocotrain.run_folder import CONFIG_NAME, DATA_NAME, ENVIRONMENT_NAME, check_is_run
 from vocotrain.settings import keys_of, read_tree, recipe_text
 
 if TYPE_CHECKING:
@@ -130,6 +130,25 @@ def check_same_exclusions(run: Path, excluded: Sequence[str]) -> None:
             "it was started with, or start a new run."
         )
         raise ResumeMismatchError(msg)
+
+
+def changed_processes(run: Path, now: int) -> list[str]:
+    """A warning if a run goes on in another number of processes than it was started in.
+
+    Each process normalises and compares its own volumes alone, so the numbers become others.
+    """
+    try:
+        before = json.loads((run / ENVIRONMENT_NAME).read_text(encoding="utf-8"))["processes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        # what a run says of its machine is no condition for going on
+        return []
+    if before == now:
+        return []
+    told = (
+        f"The run had {before} processes before and has {now} now: batch norm and the comparison "
+        "between volumes see other neighbours, so it goes on, but not bit for bit."
+    )
+    return [told]
 
 
 def check_same_run(

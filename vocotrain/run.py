@@ -23,7 +23,12 @@ from vocotrain.metrics import MetricsLog, StepClock, TermMeans
 from vocotrain.monitor import Monitor, make_monitor
 from vocotrain.objective import VoCo
 from vocotrain.progress import OnEvent, ProgressEvent, Value
-from vocotrain.resume import check_resumable, check_same_exclusions, check_steps
+from vocotrain.resume import (
+    changed_processes,
+    check_resumable,
+    check_same_exclusions,
+    check_steps,
+)
 from vocotrain.run_folder import (
     CHECKPOINTS_NAME,
     CONFIG_NAME,
@@ -154,13 +159,14 @@ def opened_run(config: PretrainConfig, *, resume: bool, on_event: OnEvent) -> It
             torch.set_num_threads(config.threads)
         if kind == "cpu":
             keep_freed_memory()
+        warnings = [*data.warnings, *(changed_processes(out, world.size) if resume else ())]
         run = _assembled(config, data, world, device, precision, resume=resume, on_event=on_event)
         stack.enter_context(run.stop)
         stack.callback(run.batches.close)
         if run.metrics is not None:
             stack.callback(run.metrics.close)
         run.tell("start", device=str(device), precision=precision.name, scans=len(data.training))
-        for message in data.warnings:
+        for message in warnings:
             run.tell("warning", message=message)
         if config.optim.warmup_steps >= config.train.steps:
             run.tell("warning", message=_WARMUP_TOO_LONG.format(config.optim.warmup_steps))

@@ -7,6 +7,7 @@ from vocotrain.config import PretrainConfig, config_yaml
 from vocotrain.errors import CheckpointError, ConfigError, ResumeMismatchError
 from vocotrain.resume import (
     MAY_CHANGE_ON_RESUME,
+    changed_processes,
     check_resumable,
     check_same_exclusions,
     load_run_config,
@@ -83,3 +84,11 @@ def test_lists_may_move_but_not_leave_out_other_scans(run):
     for now in ([], ["a/1", "a/2"]):
         with pytest.raises(ResumeMismatchError, match=r"started without 1 scans that data\.excl"):
             check_same_exclusions(run, now)
+
+
+def test_another_number_of_processes_is_told(run):
+    assert changed_processes(run, 2) == []
+    (run / "environment.json").write_text(json.dumps({"processes": 2}))
+    assert changed_processes(run, 2) == []
+    (told,) = changed_processes(run, 1)
+    assert "had 2 processes before and has 1 now" in told
