@@ -26,7 +26,7 @@ _HEADS = (1 << 13, 1 << 16)
 
 
 def remote_tree(
-    name: str, root: RemotePath, *, series_of: Callable[[bytes], str | None]
+    name: str, root: RemotePath, *, series_of: Callable[[bytes, str], str | None]
 ) -> ArchiveTree:
     """The tree below a root that is no archive.
 
@@ -44,7 +44,7 @@ def remote_tree(
 class BucketTree(ArchiveTree):
     """Objects of a bucket."""
 
-    def __init__(self, root: RemotePath, series_of: Callable[[bytes], str | None]) -> None:
+    def __init__(self, root: RemotePath, series_of: Callable[[bytes, str], str | None]) -> None:
         """List them."""
         found = objects.listing(root)
         super().__init__(root, [(_as_archive(root), [_member(n, f) for n, f in found.items()])])
@@ -66,7 +66,8 @@ class BucketTree(ArchiveTree):
         series: str | None = None
         try:
             for count in _HEADS:
-                series = self._series_of(fetch_head(self._root / member.path, count))
+                head = fetch_head(self._root / member.path, count)
+                series = self._series_of(head, path.name)
                 if series != "" or member.size <= count:
                     break
         except (RemoteError, UnreadableScanError):

@@ -133,6 +133,22 @@ def test_dicom_series_of_a_bucket_are_told_apart(tmp_path, upload):
     assert sorted(_shards(remote).values()) == sorted(_shards(on_disk).values())
 
 
+def test_a_slice_that_never_arrived_whole_is_missed_in_a_bucket_as_on_a_disk(tmp_path, upload):
+    folder = tmp_path / "dicom/case"
+    folder.mkdir(parents=True)
+    hu = np.full((22, 24), 40, np.int16)
+    for series, n in np.ndindex(2, 8):
+        slice_ = dataset(hu + n, (-10, 20, 2.0 * n), f"1.2.3.4.5.{series}")
+        slice_.save_as(folder / f"{series}-{n}.dcm", enforce_file_format=True)
+    (folder / "1-8.dcm").write_bytes(b"<html>404</html>")
+    url = upload(tmp_path / "dicom")
+    rows = {"layout": "dicom", "preset": "demo", "licence": None}
+    remote = build(_manifest(tmp_path, url, **rows), tmp_path / "r.zarr", workers=0)
+    on_disk = build(_manifest(tmp_path, tmp_path / "dicom", **rows), tmp_path / "l.zarr", workers=0)
+    assert on_disk.excluded
+    assert (remote.found, remote.excluded) == (on_disk.found, on_disk.excluded)
+
+
 def test_a_manifest_for_a_bucket_is_written_by_a_look_at_it(tmp_path, local, upload):
     url = upload(local[0], "sets/btcv/")
     (guess,) = guess_sources(as_path(url))
