@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import collections
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -30,6 +32,7 @@ from vocotrain.ops import cut_crops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from multiprocessing.process import BaseProcess
     from typing import Self
 
     from numpy.typing import NDArray
@@ -285,7 +288,7 @@ def _loader(
         num_workers=workers,
         prefetch_factor=prefetch_batches,
         collate_fn=_as_it_is,
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=_serve_the_parent,
         multiprocessing_context="forkserver" if "forkserver" in methods else "spawn",
         pin_memory=device.type == "cuda",
     )
@@ -295,7 +298,18 @@ def _as_it_is(made: T) -> T:
     return made
 
 
-def _leave_signals_to_the_parent(_worker: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM reach all processes; the parent alone decides."""
+def _serve_the_parent(_worker: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach all processes; the parent alone decides.
+
+    torch ends a loader process when its system parent has gone, and that is the fork server here,
+    which lives on: without this a killed run would leave its loader processes for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

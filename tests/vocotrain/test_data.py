@@ -4,7 +4,11 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,6 +165,37 @@ def test_a_loader_process_that_was_killed_is_told_with_what_to_do(store):
             collections.deque((batches.next() for _ in range(50)), maxlen=0)
     finally:
         batches.close()
+
+
+TRAINS = """
+import sys, time
+import torch
+from tests.vocotrain.test_data import source
+from vocodata.store import open_store
+from vocotrain.data import Batches
+if __name__ == "__main__":
+    made = source(open_store(sys.argv[1]))
+    batches = Batches(made, range(9), device=torch.device("cpu"), workers=1, prefetch_batches=1)
+    batches.next()
+    print(batches._made._workers[0].pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_leaves_no_loader_process(folder):
+    words = [sys.executable, "-c", TRAINS, str(folder)]
+    run = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    worker = Path(f"/proc/{run.stdout.readline().strip()}")
+    assert worker.exists()
+    run.kill()
+    run.wait()
+    for _ in range(100):
+        if not worker.exists():
+            return
+        time.sleep(0.1)
+    os.kill(int(worker.name), signal.SIGKILL)
+    pytest.fail("the loader process lives on")
 
 
 def test_other_faults_of_a_loader_stay_what_they_are(store):
