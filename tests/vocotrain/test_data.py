@@ -185,11 +185,10 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_a_run_that_was_killed_leaves_no_loader_process(folder):
     words = [sys.executable, "-c", TRAINS, str(folder)]
-    run = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    worker = Path(f"/proc/{run.stdout.readline().strip()}")
-    assert worker.exists()
-    run.kill()
-    run.wait()
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
+        worker = Path(f"/proc/{run.stdout.readline().strip()}")
+        assert worker.exists()
+        run.kill()
     for _ in range(100):
         if not worker.exists():
             return
