@@ -19,7 +19,13 @@ INT16 = np.iinfo(np.int16)
 _WHOLE, _NOT_WHOLE, _NOT_FINITE = 0, 1, 2
 
 
-def as_hu(raw_XYZ: NDArray[Any], *, slope: float = 1.0, intercept: float = 0.0) -> NDArray[Any]:
+def as_hu(
+    raw_XYZ: NDArray[Any],
+    *,
+    slope: float = 1.0,
+    intercept: float = 0.0,
+    may_overwrite: bool = False,
+) -> NDArray[Any]:
     """HU = raw * slope + intercept, as int16 if every voxel is whole and fits, else float32.
 
     Args:
@@ -27,6 +33,8 @@ def as_hu(raw_XYZ: NDArray[Any], *, slope: float = 1.0, intercept: float = 0.0) 
             intercept 0 is returned as it is.
         slope: HU per stored step.
         intercept: HU of a stored 0.
+        may_overwrite: Whether HU may take the place of the stored voxels: fresh memory for them
+            costs twice as much as the sums.
 
     Raises:
         ImplausibleScanError: NaN or infinite voxels or scaling (`non_finite_hu`).
@@ -47,6 +55,11 @@ def as_hu(raw_XYZ: NDArray[Any], *, slope: float = 1.0, intercept: float = 0.0) 
     if raw_XYZ.dtype == np.int16 and (slope, intercept) == (1.0, 0.0):
         return raw_XYZ
     raw_ZYX = raw_XYZ.transpose(2, 1, 0)
+    if _stays_whole(raw_ZYX, slope, intercept):
+        can_take = may_overwrite and raw_ZYX.dtype == np.int16
+        hu_ZYX = raw_ZYX if can_take else np.empty(raw_ZYX.shape, np.int16)
+        _scale_whole(raw_ZYX, int(slope), int(intercept), hu_ZYX)
+        return hu_ZYX.transpose(2, 1, 0)
     hu_ZYX = np.empty(raw_ZYX.shape, np.int16)
     outcome = _scale_int16(raw_ZYX, float(slope), float(intercept), hu_ZYX)
     if outcome == _NOT_FINITE:
@@ -88,6 +101,27 @@ def as_labels(raw_XYZ: NDArray[Any], *, slope: float = 1.0, intercept: float = 0
         found = f"kind {raw_XYZ.dtype}"
     msg = f"Labels have {found}; expected whole numbers from 0 to 65535. Is it a label file?"
     raise UnreadableScanError(msg, code="labels_not_integers")
+
+
+def _stays_whole(raw: NDArray[Any], slope: float, intercept: float) -> bool:
+    """Whether whole numbers of up to 32 bits, by whole slope and intercept, all become int16."""
+    if raw.dtype.kind == "f" or raw.dtype.itemsize > 4 or raw.size == 0:
+        return False
+    if slope % 1 or intercept % 1 or abs(slope) > INT16.max:
+        return False
+    ends = [int(end) * int(slope) + int(intercept) for end in (raw.min(), raw.max())]
+    return min(ends) >= INT16.min and max(ends) <= INT16.max
+
+
+@compiled
+def _scale_whole(
+    raw_ZYX: NDArray[Any], slope: int, intercept: int, hu_ZYX: NDArray[np.int16]
+) -> None:
+    """Fill `hu_ZYX`, which may be the stored voxels themselves; what does not fit is not asked."""
+    for z in range(raw_ZYX.shape[0]):
+        for y in range(raw_ZYX.shape[1]):
+            for x in range(raw_ZYX.shape[2]):
+                hu_ZYX[z, y, x] = np.int16(np.int64(raw_ZYX[z, y, x]) * slope + intercept)
 
 
 @compiled

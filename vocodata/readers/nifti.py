@@ -50,7 +50,8 @@ class _NiftiHeader:
 def read_volume(path: Path) -> Volume:
     """HU of a NIfTI file, axes as stored."""
     nifti = _read_header(path)
-    hu = as_hu(_voxels(path, nifti), slope=nifti.slope, intercept=nifti.intercept)
+    stored = _voxels(path, nifti)
+    hu = as_hu(stored, slope=nifti.slope, intercept=nifti.intercept, may_overwrite=True)
     return Volume(hu, nifti.header.affine)
 
 

@@ -22,6 +22,23 @@ def test_hu_are_the_stored_values_scaled_and_int16_only_if_that_is_exact(raw, sl
     assert hu == pytest.approx(exact, rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [bool, "i1", "u1", "<i2", ">i2", "<u2", ">u2", "<i4", "<u4"])
+@pytest.mark.parametrize("may_overwrite", [False, True])
+@pytest.mark.parametrize(("slope", "intercept"), [(1, 0), (1, -1024), (-3, 7), (0.5, 0), (1e20, 0)])
+def test_whole_numbers_of_any_kind_are_scaled(dtype, may_overwrite, slope, intercept):
+    dtype = np.dtype(dtype)
+    ends = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    for stored in ([0, 0, 0, 0], [0, 1, 1, 0], [ends[0], 0, 1, ends[1]]):
+        raw = np.array(stored, dtype).reshape(1, 2, 2)
+        kept = raw.copy()
+        exact = raw.astype(np.float64) * slope + intercept
+        fits = np.all(exact == np.floor(exact)) and abs(exact + 0.5).max() <= 32767.5
+        hu = as_hu(raw, slope=slope, intercept=intercept, may_overwrite=may_overwrite)
+        assert hu.dtype == (np.int16 if fits else np.float32)
+        assert np.array_equal(hu, exact.astype(hu.dtype))
+        assert may_overwrite or np.array_equal(raw, kept)
+
+
 def test_int16_as_it_is_is_not_copied():
     raw = np.zeros((2, 2, 2), np.int16)
     assert as_hu(raw) is raw
