@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from vocodata.geometry import Size, Spacing, Volume, axis_order, oriented_affine, spacing_of
+from vocodata.geometry import (
+    Size,
+    Spacing,
+    Volume,
+    axis_order,
+    orient_ras,
+    oriented_affine,
+    spacing_of,
+)
 from vocodata.resampling_kernels import filter_rows, linear_float32, linear_int16, nearest_any
 
 if TYPE_CHECKING:
@@ -71,7 +79,8 @@ def resample(
 
     Returns:
         The volume, its data C-contiguous in (Z, Y, X) order seen as (X, Y, Z). Its affine is such
-        that what was at a place in the patient is still there.
+        that what was at a place in the patient is still there. Voxels that stay where they are
+        may be the volume's own memory.
 
     >>> ramp = np.arange(5, dtype=np.int16).reshape(5, 1, 1) * 10
     >>> out = resample(Volume(ramp, np.eye(4)), Spacing(1.5, 1, 1))
@@ -87,7 +96,10 @@ def resample(
         n_out = size_after(n_in, spacing_in[target], spacing_mm[target])
         position = np.minimum(np.arange(n_out) * step, n_in - 1.0)
         axes.append(_Axis(position, n_in, order.flips[target], step))
-    data = _onto(volume.data_XYZ, order.axes, axes, interpolation, antialias=antialias)
+    if _is_on_grid(axes, volume.data_XYZ.dtype, interpolation):
+        data = _lying_as_zyx(orient_ras(volume).data_XYZ)
+    else:
+        data = _onto(volume.data_XYZ, order.axes, axes, interpolation, antialias=antialias)
     return Volume(data, _scaled(affine, [axis.step for axis in axes]))
 
 
@@ -190,8 +202,30 @@ def _onto(
 
 def _zyx_order(out_KJI: NDArray[Any], targets: list[int]) -> NDArray[Any]:
     """The output seen as (X, Y, Z), lying as (Z, Y, X); `targets` says which RAS axis each is."""
-    out_XYZ = out_KJI.transpose([targets.index(axis) for axis in range(3)])
-    return np.ascontiguousarray(out_XYZ.transpose(2, 1, 0)).transpose(2, 1, 0)
+    return _lying_as_zyx(out_KJI.transpose([targets.index(axis) for axis in range(3)]))
+
+
+def _lying_as_zyx(data_XYZ: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(data_XYZ.transpose(2, 1, 0)).transpose(2, 1, 0)
+
+
+def _is_on_grid(
+    axes: list[_Axis], dtype: np.dtype[Any], interpolation: Literal["linear", "nearest"]
+) -> bool:
+    """Whether each output voxel is an input voxel, but for rounding that its kind cannot show."""
+    if interpolation == "nearest":
+        tolerance_vox = 0.49
+    elif dtype == np.int16:
+        tolerance_vox = 0.49 / 2**16
+    elif dtype == np.float32:
+        tolerance_vox = 0.0
+    else:
+        return False
+    return all(
+        axis.position.size == axis.n_in
+        and abs(axis.position - np.arange(axis.n_in)).max() <= tolerance_vox
+        for axis in axes
+    )
 
 
 def _forwards(source_KJI: NDArray[Any], axes: list[_Axis]) -> tuple[NDArray[Any], list[_Axis]]:

@@ -9,6 +9,7 @@ from monai.transforms import Resize as MonaiResize
 from monai.transforms import Spacing as MonaiSpacing
 
 from tests.strategies import ORIENTATIONS, affine_of, affines, rotation_of, spacings, volumes
+from vocodata import resampling
 from vocodata.geometry import Size, Spacing, Volume, orient_ras
 from vocodata.resampling import grid_after, resample, resize, size_after
 
@@ -164,6 +165,23 @@ def test_the_same_spacing_changes_no_voxel(affine):
     turned = orient_ras(Volume(data, affine))
     got = resample(turned, turned.spacing_mm)
     assert np.array_equal(got.data_XYZ, turned.data_XYZ)
+    assert got.data_XYZ.transpose(2, 1, 0).flags.c_contiguous
+    assert got.affine == pytest.approx(turned.affine, abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32", "uint8", "int32"])
+@pytest.mark.parametrize("noise", [0, 1e-12, 1e-4], ids=["none", "rounding", "real"])
+def test_voxels_that_stay_where_they_are_come_out_as_if_interpolated(dtype, noise, monkeypatch):
+    data = np.random.default_rng(1).integers(0, 255, (300, 6, 5)).astype(dtype)
+    volume = Volume(data, np.diag([-1.5 * (1 + noise), 1.5, 1.5, 1]))
+    kinds = ("linear", "nearest")
+    got = [resample(volume, Spacing(1.5, 1.5, 1.5), interpolation=kind) for kind in kinds]
+    monkeypatch.setattr(resampling, "_is_on_grid", lambda *_: False)
+    for kind, one in zip(kinds, got, strict=True):
+        other = resample(volume, Spacing(1.5, 1.5, 1.5), interpolation=kind)
+        assert one.data_XYZ.dtype == other.data_XYZ.dtype
+        assert np.array_equal(one.data_XYZ, other.data_XYZ)
+        assert np.array_equal(one.affine, other.affine)
 
 
 @given(volumes(), spacings)
