@@ -28,9 +28,14 @@ def monai(volume, spacing_mm, mode):
 
 
 def assume_monai_resamples(volume, spacing_mm):
-    """MONAI leaves a volume as it is if its affine is within 0.001 of the one wanted; we do not."""
+    """MONAI leaves a volume as it is if its affine is within 0.001 of the one wanted; we do not.
+
+    And where a size lies half-way between two, MONAI's is floating point noise.
+    """
     turned = orient_ras(volume)
+    steps = np.array(spacing_mm) / turned.spacing_mm
     assume(np.abs(np.array(turned.spacing_mm) - spacing_mm).max() > 0.01)
+    assume((np.abs((np.array(turned.shape_XYZ) - 1) / steps % 1 - 0.5) > 1e-6).all())
 
 
 def ball(size=(31, 26, 23), spacing_mm=(1, 1.3, 2)):
