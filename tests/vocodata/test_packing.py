@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from vocodata.store import packing, shard
-from vocodata.store.blosc_chunk import COPIED, HEADER_BYTES, WORTHWHILE_SHARE, ZSTD_FORMAT
+from vocodata.store.blosc_chunk import (
+    BIT_SHUFFLED,
+    COPIED,
+    HEADER_BYTES,
+    WORTHWHILE_SHARE,
+    ZSTD_FORMAT,
+)
 from vocodata.store.shard import ABSENT, IMAGE_FILL_HU, chunk_grid, codec_named, encode_shard
 
 pytestmark = pytest.mark.skipif(not packing.CAN_PACK, reason="needs c-blosc2's zstd and a CRC-32C")
@@ -19,6 +25,14 @@ def smooth(shape_ZYX):
     return (body + rng.normal(0, 12, shape_ZYX)).astype(np.int16)
 
 
+def resampled(shape_ZYX):
+    """Neighbours alike: chunks of it are told in bits."""
+    data = np.random.default_rng(3).normal(0, 40, shape_ZYX)
+    for axis in range(3):
+        data = np.roll(data, 1, axis) + data
+    return (data + 60 * np.sin(np.arange(shape_ZYX[2]) / 9)).astype(np.int16)
+
+
 def noise(shape_ZYX):
     return np.random.default_rng(1).integers(-32768, 32768, shape_ZYX).astype(np.int16)
 
@@ -31,7 +45,7 @@ def both(data_ZYX, monkeypatch, fill=IMAGE_FILL_HU):
         return compiled, encode_shard(data_ZYX, fill=fill, codec=ZSTD)
 
 
-@pytest.mark.parametrize("make", [smooth, noise])
+@pytest.mark.parametrize("make", [smooth, resampled, noise])
 @pytest.mark.parametrize("shape_ZYX", [(64, 32, 96), (33, 70, 41), (1, 1, 1), (31, 64, 32)])
 @pytest.mark.parametrize(
     "view",
@@ -83,6 +97,16 @@ def test_a_fill_of_labels(monkeypatch):
     data[10:20] = 65535
     compiled, plain = both(data, monkeypatch, fill=0)
     assert compiled == plain
+
+
+def test_most_chunks_of_a_resampled_scan_are_told_in_bits(monkeypatch):
+    data = resampled((64, 64, 96))
+    compiled, plain = both(data, monkeypatch)
+    assert compiled == plain
+    grid = chunk_grid(data.shape)
+    index = np.frombuffer(compiled[-grid.index_bytes : -4], "<u8").reshape(-1, 2)
+    in_bits = [bool(compiled[int(offset) + 2] & BIT_SHUFFLED) for offset, _ in index]
+    assert sum(in_bits) >= 10
 
 
 def test_noise_is_copied_and_what_hardly_shrinks_is_left_as_it_is():

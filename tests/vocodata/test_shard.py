@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from vocodata.errors import StoreError
 from vocodata.geometry import Size
 from vocodata.store import native
+from vocodata.store.blosc_chunk import BIT_SHUFFLED
 from vocodata.store.metadata import array_document, document_bytes
 from vocodata.store.reader import ShardReader, _scratch
 from vocodata.store.shard import CODECS, chunk_grid, codec_named, encode_shard, parse_index
@@ -235,8 +236,11 @@ def _as_blosc_writes_it(folder, reader, compressor, level, shuffle):
 @pytest.mark.parametrize("dtype", ["int16", "uint8"])
 @pytest.mark.parametrize(
     ("compressor", "level", "shuffle"),
-    [(b"zstd", 3, 1), (b"lz4", 5, 1), (b"zstd", 3, 2), (b"zlib", 1, 1), (b"lz4", 0, 1)],
-    ids=["zstd", "lz4", "bits_in_planes", "zlib", "not_compressed"],
+    [
+        *((b"zstd", 3, 1), (b"lz4", 5, 1), (b"zstd", 3, 2), (b"lz4", 9, 2)),
+        *((b"zlib", 1, 1), (b"lz4", 0, 1)),
+    ],
+    ids=["zstd", "lz4", "bits by zstd", "bits by lz4", "zlib", "not compressed"],
 )
 def test_chunks_as_blosc_writes_them_read_the_same(
     tmp_path, monkeypatch, compressor, level, shuffle, dtype, has_streams
@@ -245,18 +249,24 @@ def test_chunks_as_blosc_writes_them_read_the_same(
     ours = _write(tmp_path, data, fill)
     theirs = _as_blosc_writes_it(tmp_path, ours, compressor, level, shuffle)
     if not has_streams:
-        monkeypatch.setattr(_scratch.context, "zstd_address", 0)
+        monkeypatch.setattr(_scratch.context, "addresses", (_scratch.context.addresses[0], 0))
     for start, size in [((0, 0, 0), (40, 70, 50)), ((5, 6, 17), (30, 40, 12))]:
         for reader in (ours, theirs):
             box = reader.read(Size(*start), Size(*size), check_crc=True)
             np.testing.assert_array_equal(box, _expected(data, fill, start, size))
 
 
-@pytest.fixture(scope="module", params=["zstd", "lz4"])
+@pytest.fixture(scope="module", params=["zstd", "zstd in bits", "lz4"])
 def one_chunk(request, tmp_path_factory):
-    data = np.random.default_rng(2).normal(40, 25, (32, 32, 32)).astype(np.int16)
+    data = np.random.default_rng(2).normal(40, 25, (32, 32, 32))
+    if request.param == "zstd in bits":
+        for axis in range(3):
+            data = np.roll(data, 1, axis) + data
     folder = tmp_path_factory.mktemp(request.param)
-    return _write(folder, data, -1024, request.param), (folder / "c.0.0.0").read_bytes()
+    reader = _write(folder, data.astype(np.int16), -1024, request.param.split()[0])
+    shard = (folder / "c.0.0.0").read_bytes()
+    assert bool(shard[2] & BIT_SHUFFLED) == (request.param == "zstd in bits")
+    return reader, shard
 
 
 @settings(max_examples=200, deadline=None)

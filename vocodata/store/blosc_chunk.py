@@ -1,4 +1,4 @@
-"""A chunk as a blosc 1 buffer, its byte planes compressed one by one.
+"""A chunk as a blosc 1 buffer, its planes compressed one by one.
 
     | header 16 | start of each block, i32 | block: (bytes i32, stream) a plane | block ...
 
@@ -8,6 +8,11 @@ streams of their own, each at the level that suits it, they are 1 to 3 % smaller
 decode 10 to 15 % faster; LZ4 decodes twice as fast once its slow encoder has had the high bytes.
 Blocks are halves along z, so that a reader decodes only the half it needs: a sixth less for a field
 of 64 slices, at no cost in bytes.
+
+Most chunks of HU are told in bits instead (bit_planes.py; blosc's bit shuffle): a stream is then
+the eight bit planes of the low or of the high bytes. A stream of low bytes is one zstd frame of two
+blocks, first the planes that are noise, as they are, then what compresses. blosc names the order in
+each chunk, so one array may hold both.
 """
 
 from __future__ import annotations
@@ -21,6 +26,16 @@ import numcodecs.zstd
 import numpy as np
 
 from vocodata.store import native
+from vocodata.store.bit_planes import (
+    BITS,
+    BLOCK_VOX,
+    PLANE_BYTES,
+    cost_of_bits,
+    cost_of_bytes,
+    may_be_plain,
+    noisy_planes,
+    split_planes,
+)
 from vocodata.store.parting import part_rows
 from vocodata.store.vectors import ROW_VOX
 
@@ -44,6 +59,13 @@ to undo that is half of reading a chunk: left as they are, real scans grow by 0.
 of one width by up to 2.4 %) and are read in 0.85 to 0.95 of the time."""
 
 
+FRAME_START = b"\x28\xb5\x2f\xfd\x60"
+"""Of a zstd frame that knows its size in two bytes, which are 256 less (RFC 8878, 3.1.1.1)."""
+FRAME_START_BYTES, FRAME_BYTES_FROM = len(FRAME_START) + 2, 256
+RAW_BLOCK_BYTES = 3
+"""Before the bytes of a raw block: not the last, raw, and how many, in bits 0, 1 to 2, 3 to 23."""
+
+
 class Compressor(NamedTuple):
     """How the streams of a buffer are made.
 
@@ -51,11 +73,13 @@ class Compressor(NamedTuple):
         format: blosc's number for the streams' format.
         low: Compresses a plane of low bytes.
         high: Compresses a plane of high bytes, or of labels.
+        plain: Compresses bits without codes; None if chunks are told in bytes only.
     """
 
     format: int
     low: Callable[[NDArray[np.uint8]], bytes]
     high: Callable[[NDArray[np.uint8]], bytes]
+    plain: Callable[[NDArray[np.uint8]], bytes] | None = None
 
 
 def part_planes(chunk: NDArray[Any]) -> NDArray[np.uint8]:
@@ -81,21 +105,75 @@ def buffer(planes_BPV: NDArray[np.uint8], compressor: Compressor) -> bytes:
         compressor: One of `COMPRESSORS`.
     """
     width, chunk_bytes = planes_BPV.shape[1], planes_BPV.size
+    bits_BPV = _bits_if_cheaper(planes_BPV, compressor)
     parts: list[bytes] = []
     starts, end = [], HEADER_BYTES + 4 * BLOCKS
-    for block in planes_BPV:
+    for block in range(len(planes_BPV)):
         starts.append(end)
-        for plane, compress in zip(block, (compressor.low, compressor.high)[-width:], strict=True):
-            stream = compress(plane)
-            # A stream as long as its plane is the plane itself.
-            stream = stream if len(stream) < WORTHWHILE_SHARE * plane.size else plane.tobytes()
+        if bits_BPV is not None:
+            low, high = bits_BPV[block]
+            streams = [_bits_stream(low, compressor)[0], _stream(high, compressor.high)]
+        else:
+            ways = (compressor.low, compressor.high)[-width:]
+            streams = [_stream(*each) for each in zip(planes_BPV[block], ways, strict=True)]
+        for stream in streams:
             parts += (struct.pack("<i", len(stream)), stream)
             end += 4 + len(stream)
     if end > chunk_bytes + HEADER_BYTES:
         return _copied(planes_BPV)
-    flags = compressor.format << FORMAT_SHIFT | (SHUFFLED if width > 1 else UNPARTED)
+    order = UNPARTED if width == 1 else SHUFFLED if bits_BPV is None else BIT_SHUFFLED
+    flags = compressor.format << FORMAT_SHIFT | order
     head = _HEADER.pack(VERSION, 1, flags, width, chunk_bytes, chunk_bytes // BLOCKS, end)
     return b"".join((head, struct.pack(f"<{BLOCKS}i", *starts), *parts))
+
+
+def _stream(plane: NDArray[np.uint8], compress: Callable[[NDArray[np.uint8]], bytes]) -> bytes:
+    """A stream as long as its plane is the plane itself."""
+    stream = compress(plane)
+    return stream if len(stream) < WORTHWHILE_SHARE * plane.size else plane.tobytes()
+
+
+def _bits_if_cheaper(
+    planes_BPV: NDArray[np.uint8], compressor: Compressor
+) -> NDArray[np.uint8] | None:
+    """The chunk's bits, if the low bytes of its first block cost less that way."""
+    if compressor.plain is None or planes_BPV.shape[1:] != (2, BLOCK_VOX):
+        return None
+    bits_BPV = np.empty_like(planes_BPV)
+    for planes_PV, bits_PV in zip(planes_BPV, bits_BPV, strict=True):
+        split_planes(planes_PV, bits_PV)
+    in_bytes = cost_of_bytes(len(_stream(planes_BPV[0, 0], compressor.low)))
+    return bits_BPV if _bits_stream(bits_BPV[0, 0], compressor)[1] < in_bytes else None
+
+
+def _bits_stream(bits_V: NDArray[np.uint8], compressor: Compressor) -> tuple[bytes, int]:
+    """Bits of low bytes as a stream, and what it costs."""
+    assert compressor.plain is not None
+    raw_bytes = noisy_planes(bits_V) * PLANE_BYTES
+    stream = _behind_noise(bits_V, raw_bytes, compressor.low)
+    cost = cost_of_bits(len(stream), raw_bytes, True)  # noqa: FBT003 (compiled)
+    if native.HAS_ENCODER and may_be_plain(len(stream), raw_bytes):
+        plain = _behind_noise(bits_V, raw_bytes, compressor.plain)
+        if cost_of_bits(len(plain), raw_bytes, False) < cost:  # noqa: FBT003 (compiled)
+            return plain, cost_of_bits(len(plain), raw_bytes, False)  # noqa: FBT003 (compiled)
+    return stream, cost
+
+
+def _behind_noise(
+    bits_V: NDArray[np.uint8], raw_bytes: int, compress: Callable[[NDArray[np.uint8]], bytes]
+) -> bytes:
+    """A frame in which planes of noise lie as they are; or all of them, which is no frame."""
+    if raw_bytes == 0:
+        return _stream(bits_V, compress)
+    if raw_bytes < BITS * PLANE_BYTES:
+        frame = compress(bits_V[raw_bytes:])
+        size = len(frame) + RAW_BLOCK_BYTES + raw_bytes
+        if frame[: len(FRAME_START)] == FRAME_START and size < WORTHWHILE_SHARE * bits_V.size:
+            start = FRAME_START + struct.pack("<H", bits_V.size - FRAME_BYTES_FROM)
+            raw_block = struct.pack("<I", raw_bytes << 3)[:RAW_BLOCK_BYTES]
+            noise = bits_V[:raw_bytes].tobytes()
+            return b"".join((start, raw_block, noise, frame[FRAME_START_BYTES:]))
+    return bits_V.tobytes()
 
 
 def _copied(planes_BPV: NDArray[np.uint8]) -> bytes:
@@ -126,9 +204,11 @@ def _zstd(settings: native.ZstdSettings) -> Callable[[NDArray[np.uint8]], bytes]
     return compress
 
 
-def zstd_contexts() -> tuple[int, int]:
-    """Addresses of this thread's encoding contexts for low and for high bytes."""
-    return _encoder(LOW_BYTES).address, _encoder(HIGH_BYTES).address
+def zstd_contexts() -> tuple[int, int, int]:
+    """Addresses of this thread's encoding contexts: low bytes, high bytes, bits without codes."""
+    settings = (LOW_BYTES, HIGH_BYTES, PLAIN_BITS)
+    low, high, plain = (_encoder(each).address for each in settings)
+    return low, high, plain
 
 
 def _encoder(settings: native.ZstdSettings) -> native.ZstdEncoder:
@@ -157,9 +237,10 @@ def _lz4(encoder: bytes, level: int) -> Callable[[NDArray[np.uint8]], bytes]:
 
 LZ4_FORMAT, ZSTD_FORMAT = 1, 4
 LOW_BYTES = native.ZstdSettings(1, strategy=1, min_match=7, search_log=1, table_log=12)
+PLAIN_BITS = LOW_BYTES._replace(is_plain=True)
 HIGH_BYTES = native.ZstdSettings(5, strategy=4, min_match=6, search_log=3, table_log=12)
 COMPRESSORS = {
-    "zstd": Compressor(ZSTD_FORMAT, _zstd(LOW_BYTES), _zstd(HIGH_BYTES)),
+    "zstd": Compressor(ZSTD_FORMAT, _zstd(LOW_BYTES), _zstd(HIGH_BYTES), _zstd(PLAIN_BITS)),
     "lz4": Compressor(LZ4_FORMAT, _lz4(b"lz4", 9), _lz4(b"lz4hc", 5)),
 }
 """By measurement on real scans. Noise has no short matches: to look for those of seven bytes only

@@ -49,28 +49,28 @@ class DecodeContext:
     """Decompression contexts of one thread.
 
     Attributes:
-        address: Of c-blosc2's context.
-        zstd_address: Of zstd's; 0 without `HAS_STREAMS`.
+        addresses: Of c-blosc2's context, and of zstd's; 0 without `HAS_STREAMS`.
     """
 
     def __init__(self) -> None:
         """Ask the library for contexts; `HAS_BLOSC2` says whether there is one."""
-        self.address = self.zstd_address = 0
+        self.addresses = (0, 0)
         assert _blosc2 is not None
         create = _blosc2.blosc2_create_dctx
         create.argtypes = [_DecodeSettings]
         create.restype = ctypes.c_void_p
-        self.address = int(create(_DecodeSettings(threads=1)))
+        self.addresses = (int(create(_DecodeSettings(threads=1))), 0)
         if HAS_STREAMS:
             _blosc2.ZSTD_createDCtx.restype = ctypes.c_void_p
-            self.zstd_address = int(_blosc2.ZSTD_createDCtx())
+            self.addresses = (self.addresses[0], int(_blosc2.ZSTD_createDCtx()))
 
     def __del__(self) -> None:
         """Give the contexts back."""
-        if _blosc2 is not None and self.address:
-            _blosc2.blosc2_free_ctx(ctypes.c_void_p(self.address))
-        if _blosc2 is not None and self.zstd_address:
-            _blosc2.ZSTD_freeDCtx(ctypes.c_void_p(self.zstd_address))
+        blosc2, zstd = self.addresses
+        if _blosc2 is not None and blosc2:
+            _blosc2.blosc2_free_ctx(ctypes.c_void_p(blosc2))
+        if _blosc2 is not None and zstd:
+            _blosc2.ZSTD_freeDCtx(ctypes.c_void_p(zstd))
 
 
 class ZstdSettings(NamedTuple):
@@ -82,6 +82,7 @@ class ZstdSettings(NamedTuple):
         min_match: Bytes of the shortest match that is looked for.
         search_log: Two to this power of candidates are looked at.
         table_log: Two to this power of places are remembered.
+        is_plain: Whether bytes that match nothing are left as they are, without Huffman codes.
     """
 
     level: int
@@ -89,10 +90,14 @@ class ZstdSettings(NamedTuple):
     min_match: int
     search_log: int
     table_log: int
+    is_plain: bool = False
 
 
 # ZSTD_c_windowLog and so on, part of the stable interface since zstd 1.4.
 _WINDOW_LOG, _HASH_LOG, _CHAIN_LOG, _SEARCH_LOG, _MIN_MATCH, _TARGET, _STRATEGY = range(101, 108)
+# ZSTD_c_literalCompressionMode: not in the stable interface, 1002 in every release since 1.3.8. A
+# library that knows better keeps its codes, which any decoder undoes.
+_LITERALS, _AS_THEY_ARE = 1002, 2
 
 
 class ZstdEncoder:
@@ -129,6 +134,8 @@ class ZstdEncoder:
             *((_TARGET, 0), (_STRATEGY, settings.strategy)),
         ):
             _blosc2.ZSTD_CCtx_setParameter(ctypes.c_void_p(self.address), parameter, value)
+        if settings.is_plain:
+            _blosc2.ZSTD_CCtx_setParameter(ctypes.c_void_p(self.address), _LITERALS, _AS_THEY_ARE)
         self._room = np.empty(0, np.uint8)
 
     def compress(self, data: NDArray[np.uint8]) -> bytes:

@@ -9,18 +9,31 @@ Shape letters: Z Y X voxels, B blocks, P planes, V voxels of a block, C chunks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numba import types
 
 from vocodata.compiling import compiled
 from vocodata.store import native
+from vocodata.store.bit_planes import (
+    BITS,
+    PLANE_BYTES,
+    cost_of_bits,
+    cost_of_bytes,
+    may_be_plain,
+    noisy_planes,
+    split_planes,
+)
 from vocodata.store.blosc_chunk import (
+    BIT_SHUFFLED,
     BLOCKS,
     COPIED,
     FORMAT_SHIFT,
+    FRAME_BYTES_FROM,
+    FRAME_START,
     HEADER_BYTES,
+    RAW_BLOCK_BYTES,
     SHUFFLED,
     VERSION,
     WORTHWHILE_SHARE,
@@ -38,6 +51,8 @@ CAN_PACK = native.HAS_ENCODER and native.HAS_CRC32C
 _SIDE = ROW_VOX
 _CHUNK_BYTES = 2 * _SIDE**3
 _CRC_BYTES = 4
+_STREAM_ROOM = 4 + _CHUNK_BYTES // (2 * BLOCKS)
+"""Bytes of the longest stream with its length."""
 # The streams of a chunk that would not shrink, before it is copied instead.
 _MOST_BYTES = HEADER_BYTES + BLOCKS * (4 + 2 * 4) + _CHUNK_BYTES + _CRC_BYTES
 
@@ -46,6 +61,20 @@ _compress: Any = types.ExternalFunction(
     types.uintp(types.uintp, types.uintp, types.uintp, types.uintp, types.uintp),
 )
 _crc32c: Any = types.ExternalFunction(native.CRC32C_SYMBOL, types.uint32(types.uintp, types.uintp))
+
+
+class _Room(NamedTuple):
+    """Where a chunk is worked on.
+
+    Attributes:
+        bits_PV: Bits of the low and of the high bytes of a block.
+        stream: A stream that the chunk may not take.
+        plain: Another.
+    """
+
+    bits_PV: NDArray[np.uint8]  # noqa: N815 (shape letters)
+    stream: NDArray[np.uint8]
+    plain: NDArray[np.uint8]
 
 
 def packed(data_ZYX: NDArray[Any], fill: int, index_C2: NDArray[np.uint64]) -> list[bytes]:
@@ -59,6 +88,9 @@ def packed(data_ZYX: NDArray[Any], fill: int, index_C2: NDArray[np.uint64]) -> l
     contexts = zstd_contexts()
     chunk = np.empty((_SIDE,) * 3, np.uint16)
     planes = np.empty((BLOCKS, 2, _SIDE**3 // BLOCKS), np.uint8)
+    room = _Room(
+        np.empty((2, _SIDE**3 // BLOCKS), np.uint8), *np.empty((2, _STREAM_ROOM), np.uint8)
+    )
     # A row of chunks at a time: room for a whole shard that does not shrink would be a scan's.
     rows_ZY = [-(-side // _SIDE) for side in data_ZYX.shape[:2]]
     index_RC2 = index_C2.reshape(rows_ZY[0] * rows_ZY[1], -(-data_ZYX.shape[2] // _SIDE), 2)
@@ -67,7 +99,7 @@ def packed(data_ZYX: NDArray[Any], fill: int, index_C2: NDArray[np.uint64]) -> l
     before = 0
     for (z, y), index in zip(np.ndindex(*rows_ZY), index_RC2, strict=True):
         row_ZYX = data_ZYX[z * _SIDE : (z + 1) * _SIDE, y * _SIDE : (y + 1) * _SIDE].view("<u2")
-        end = _pack(row_ZYX, int(fill) & 0xFFFF, contexts, before, chunk, planes, index, out)
+        end = _pack(row_ZYX, int(fill) & 0xFFFF, contexts, before, chunk, planes, room, index, out)
         parts.append(out[:end].tobytes())
         before += end
     return parts
@@ -77,24 +109,25 @@ def packed(data_ZYX: NDArray[Any], fill: int, index_C2: NDArray[np.uint64]) -> l
 def _pack(
     row_ZYX: NDArray[np.uint16],
     fill: int,
-    contexts: tuple[int, int],
+    contexts: tuple[int, int, int],
     before: int,
     chunk_ZYX: NDArray[np.uint16],
     planes_BPV: NDArray[np.uint8],
+    room: _Room,
     index_C2: NDArray[np.uint64],
     out: NDArray[np.uint8],
 ) -> int:
     """Fill `out` with a row of chunks along x, return its end.
 
-    `contexts` are zstd's for low and for high bytes, `before` the shard's bytes so far;
-    `chunk_ZYX` and `planes_BPV` are room to work in.
+    `contexts` are those of `zstd_contexts`, `before` the shard's bytes so far; `chunk_ZYX`,
+    `planes_BPV` and `room` are there to work in.
     """
     end = 0
     for number in range(len(index_C2)):
         part_ZYX = row_ZYX[:, :, number * _SIDE : (number + 1) * _SIDE]
         if not _is_all(part_ZYX, fill):
             _part(part_ZYX, fill, chunk_ZYX, planes_BPV)
-            size = _pack_chunk(planes_BPV, contexts, out[end:])
+            size = _pack_chunk(planes_BPV, room, contexts, out[end:])
             index_C2[number, 0], index_C2[number, 1] = before + end, size
             end += size
     return end
@@ -128,14 +161,33 @@ def _part(
 
 @compiled
 def _pack_chunk(
-    planes_BPV: NDArray[np.uint8], contexts: tuple[int, int], out: NDArray[np.uint8]
+    planes_BPV: NDArray[np.uint8],
+    room: _Room,
+    contexts: tuple[int, int, int],
+    out: NDArray[np.uint8],
 ) -> int:
     """One chunk with its checksum at the start of `out`; its bytes."""
-    flags, end = ZSTD_FORMAT << FORMAT_SHIFT | SHUFFLED, HEADER_BYTES + 4 * BLOCKS
+    # The low bytes of the first block, both ways: what costs less is the chunk's.
+    start = HEADER_BYTES + 4 * BLOCKS
+    end = _put_stream(planes_BPV[0, 0], contexts[0], out, start)
+    split_planes(planes_BPV[0], room.bits_PV)
+    in_bits, cost = _put_bits(room.bits_PV[0], contexts, room.stream, 0, room.plain)
+    is_in_bits = cost < cost_of_bytes(end - start - 4)
+    if is_in_bits:
+        out[start : start + in_bits] = room.stream[:in_bits]
+        end = start + in_bits
     for block in range(BLOCKS):
-        _put(out, HEADER_BYTES + 4 * block, end)
-        end = _put_stream(planes_BPV[block, 0], contexts[0], out, end)
-        end = _put_stream(planes_BPV[block, 1], contexts[1], out, end)
+        if block > 0:
+            start = end
+            if is_in_bits:
+                split_planes(planes_BPV[block], room.bits_PV)
+                end, _ = _put_bits(room.bits_PV[0], contexts, out, start, room.plain)
+            else:
+                end = _put_stream(planes_BPV[block, 0], contexts[0], out, start)
+        _put(out, HEADER_BYTES + 4 * block, start)
+        high_V = room.bits_PV[1] if is_in_bits else planes_BPV[block, 1]
+        end = _put_stream(high_V, contexts[1], out, end)
+    flags = ZSTD_FORMAT << FORMAT_SHIFT | (BIT_SHUFFLED if is_in_bits else SHUFFLED)
     if end > HEADER_BYTES + _CHUNK_BYTES:
         flags, end = COPIED, HEADER_BYTES + _CHUNK_BYTES
         for block in range(BLOCKS):
@@ -149,6 +201,76 @@ def _pack_chunk(
     _put(out, 12, end)
     _put(out, end, _crc32c(out.ctypes.data, np.uint64(end)))
     return end + _CRC_BYTES
+
+
+@compiled
+def _put_bits(
+    bits_V: NDArray[np.uint8],
+    contexts: tuple[int, int, int],
+    out: NDArray[np.uint8],
+    at: int,
+    spare: NDArray[np.uint8],
+) -> tuple[int, int]:
+    """Bits of low bytes as a stream, with its length; where it ends, and what it costs."""
+    raw_bytes = noisy_planes(bits_V) * PLANE_BYTES
+    end = _put_behind_noise(bits_V, raw_bytes, contexts[0], out, at)
+    cost = cost_of_bits(end - at - 4, raw_bytes, True)  # noqa: FBT003 (compiled)
+    if may_be_plain(end - at - 4, raw_bytes):
+        plain = _put_behind_noise(bits_V, raw_bytes, contexts[2], spare, 0)
+        plain_cost = cost_of_bits(plain - 4, raw_bytes, False)  # noqa: FBT003 (compiled)
+        if plain_cost < cost:
+            out[at : at + plain] = spare[:plain]
+            return at + plain, plain_cost
+    return end, cost
+
+
+@compiled
+def _put_behind_noise(
+    bits_V: NDArray[np.uint8], raw_bytes: int, context: int, out: NDArray[np.uint8], at: int
+) -> int:
+    """Bits as a frame in which planes of noise lie as they are, with its length; where it ends."""
+    if raw_bytes == 0:
+        return _put_stream(bits_V, context, out, at)
+    if raw_bytes < BITS * PLANE_BYTES:
+        # The frame of the rest is made where its blocks will lie; its start is overwritten.
+        frame, tail = at + 4 + RAW_BLOCK_BYTES + raw_bytes, bits_V[raw_bytes:]
+        most, size = np.uint64(tail.size - RAW_BLOCK_BYTES), np.uint64(tail.size)
+        got = _compress(np.uint64(context), out.ctypes.data + frame, most, tail.ctypes.data, size)
+        # Too little room is a fault to zstd, and faults are sizes beyond any room.
+        if got <= most and _is_start(out[frame:]):
+            stream_bytes = RAW_BLOCK_BYTES + raw_bytes + int(got)
+            if stream_bytes < WORTHWHILE_SHARE * bits_V.size:
+                _put_frame_start(bits_V, raw_bytes, out, at + 4)
+                _put(out, at, stream_bytes)
+                return at + 4 + stream_bytes
+    out[at + 4 : at + 4 + bits_V.size] = bits_V
+    _put(out, at, bits_V.size)
+    return at + 4 + int(bits_V.size)
+
+
+@compiled
+def _put_frame_start(
+    bits_V: NDArray[np.uint8], raw_bytes: int, out: NDArray[np.uint8], at: int
+) -> None:
+    """The start of a frame of all the bits, and its first block: those that are noise."""
+    for byte in range(len(FRAME_START)):
+        out[at + byte] = FRAME_START[byte]
+    at += len(FRAME_START)
+    whole_bytes = bits_V.size - FRAME_BYTES_FROM
+    out[at], out[at + 1] = whole_bytes & 0xFF, whole_bytes >> 8
+    at += 2
+    for byte in range(RAW_BLOCK_BYTES):
+        out[at + byte] = (raw_bytes << 3 >> (8 * byte)) & 0xFF
+    at += RAW_BLOCK_BYTES
+    out[at : at + raw_bytes] = bits_V[:raw_bytes]
+
+
+@compiled
+def _is_start(frame: NDArray[np.uint8]) -> bool:
+    differing = 0
+    for byte in range(len(FRAME_START)):
+        differing += frame[byte] != FRAME_START[byte]
+    return differing == 0
 
 
 @compiled

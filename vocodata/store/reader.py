@@ -23,6 +23,7 @@ import numpy as np
 from vocodata.errors import StoreError
 from vocodata.geometry import Size
 from vocodata.store import native
+from vocodata.store.decoding import DECODED_BYTES
 from vocodata.store.gather import BAD_CHUNK, BAD_CRC, OK, SHORT_READ, read_box
 from vocodata.store.shard import (
     CHUNK_VOX,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_LINE_BYTES = 64
 _FAULTS = {
     SHORT_READ: "ends before the chunk: it is truncated",
     BAD_CRC: "does not match the chunk's checksum: it is damaged",
@@ -45,13 +47,20 @@ _FAULTS = {
 }
 
 
+def _aligned(size_bytes: int) -> NDArray[np.uint8]:
+    """A buffer that starts with a cache line: columns that straddle two take twice as long."""
+    room = np.empty(size_bytes + _LINE_BYTES, np.uint8)
+    start = -room.ctypes.data % _LINE_BYTES
+    return room[start : start + size_bytes]
+
+
 class _Scratch(threading.local):
     """Buffers and the decoder of one thread, kept between reads: fresh pages cost more than I/O."""
 
     def __init__(self) -> None:
         self.raw = np.empty(1 << 20, np.uint8)
-        self.decoded = np.empty(2 * CHUNK_VOX**3, np.uint8)
-        self.turned = {n: np.empty(TURNED_VOX, f"<u{n}") for n in (1, 2)}
+        self.decoded = _aligned(DECODED_BYTES)
+        self.turned = {n: _aligned(n * TURNED_VOX).view(f"<u{n}") for n in (1, 2)}
         self.context = native.DecodeContext() if native.HAS_BLOSC2 else None
 
     def raw_of(self, size_bytes: int) -> NDArray[np.uint8]:
@@ -92,6 +101,11 @@ class ShardReader:
         self.descriptor = -1
         self.descriptor = _open(path, name)
         self.index = self._read_index()
+        # The scatter moves bits; one compiled version for each width serves all kinds.
+        self._bits = np.dtype(f"<u{dtype.itemsize}")
+        self._fill_bits = np.array([fill], dtype).view(self._bits)[0]
+        # Most bytes that chunks along x, side by side, can have.
+        self._row_bytes = int(self.index.bytes_CCC.sum(axis=2).max(initial=0))
 
     def __del__(self) -> None:
         """Close the descriptor."""
@@ -113,18 +127,23 @@ class ShardReader:
         Raises:
             StoreError: A chunk of the box is truncated or damaged.
         """
-        stop = Size(*(a + n for a, n in zip(start_XYZ, size_XYZ, strict=True)))
-        low = Size(*(max(0, a) for a in start_XYZ))
-        high = Size(*(min(b, n) for b, n in zip(stop, self.shape_XYZ, strict=True)))
-        inside = all(a < b for a, b in zip(low, high, strict=True))
-        if inside and low == tuple(start_XYZ) and high == stop:
+        # Plain steps: of a small box that comes from cold memory, Python would be a seventh.
+        (x, y, z), (columns, rows, layers), whole = start_XYZ, size_XYZ, self.shape_XYZ
+        if (
+            min(start_XYZ) >= 0
+            and x + columns <= whole[0]
+            and y + rows <= whole[1]
+            and z + layers <= whole[2]
+        ):
             out = np.empty(size_XYZ, self.dtype)
-        else:
-            out = np.full(size_XYZ, self.fill, self.dtype)
-        if inside:
-            shift = Size(*(a - b for a, b in zip(low, start_XYZ, strict=True)))
-            count = Size(*(b - a for a, b in zip(low, high, strict=True)))
-            window = out[tuple(slice(a, a + n) for a, n in zip(shift, count, strict=True))]
+            self._read_into(out, start_XYZ, check_crc=check_crc)
+            return out
+        out = np.full(size_XYZ, self.fill, self.dtype)
+        low = Size(*(max(0, a) for a in start_XYZ))
+        high = [min(a + n, b) for a, n, b in zip(start_XYZ, size_XYZ, whole, strict=True)]
+        if all(a < b for a, b in zip(low, high, strict=True)):
+            inside = zip(low, high, start_XYZ, strict=True)
+            window = out[tuple(slice(a - s, b - s) for a, b, s in inside)]
             self._read_into(window, low, check_crc=check_crc)
         return out
 
@@ -134,20 +153,17 @@ class ShardReader:
             return
         scratch = _scratch
         assert scratch.context is not None
-        width = self.dtype.itemsize
-        # The scatter moves bits; one compiled version for each width serves all kinds.
-        bits = f"<u{width}"
         fault, chunk = read_box(
             self.descriptor,
             self.index.offset_CCC,
             self.index.bytes_CCC,
-            np.array(start, np.int64),
-            out_XYZ.view(bits),
-            np.array([self.fill], self.dtype).view(bits)[0],
-            scratch.raw_of(self._row_bytes(start, out_XYZ.shape)),
+            start,
+            out_XYZ.view(self._bits),
+            self._fill_bits,
+            scratch.raw_of(self._row_bytes),
             scratch.decoded,
-            scratch.turned[width],
-            (scratch.context.address, scratch.context.zstd_address),
+            scratch.turned[self._bits.itemsize],
+            scratch.context.addresses,
             check_crc and native.HAS_CRC32C,
         )
         if fault != OK:
@@ -156,14 +172,6 @@ class ShardReader:
             z, y, x = np.unravel_index(chunk, self.index.offset_CCC.shape)
             detail = f"chunk (z {z}, y {y}, x {x}): the shard {_FAULTS[fault]}"
             raise self._fault(detail)
-
-    def _row_bytes(self, start: Size, shape_XYZ: tuple[int, ...]) -> int:
-        """Most bytes that chunks along x, side by side, can have in this box."""
-        x, y, z = (
-            slice(a // CHUNK_VOX, (a + n - 1) // CHUNK_VOX + 1)
-            for a, n in zip(start, shape_XYZ, strict=True)
-        )
-        return int(self.index.bytes_CCC[z, y, x].sum(axis=2).max())
 
     def _read_slowly(self, out_XYZ: NDArray[Any], start: Size) -> None:
         """The same by numcodecs, a chunk at a time; checksums are always looked at."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from vocodata.compiling import compiled
 from vocodata.store.shard import CHUNK_VOX
-from vocodata.store.vectors import TILE_VOX, copy_tile, turn_tile
+from vocodata.store.vectors import TALL_VOX, TILE_VOX, copy_columns, turn_tall_tile, turn_tile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,14 +69,21 @@ def _turn_rows(
     x_low, x_high = max(0, -x) // TILE_VOX * TILE_VOX, min(CHUNK_VOX, out_XYZ.shape[0] - x)
     z_low, z_high = max(0, -z) // TILE_VOX * TILE_VOX, min(depth, out_XYZ.shape[2] - z)
     width, source_bytes = out_XYZ.itemsize, out_XYZ.itemsize // len(sources)
-    column_bytes = depth * width
-    for k in range(z_low, z_high, TILE_VOX):
+    column_bytes, layer_bytes = depth * width, _LAYER_VOX * source_bytes
+    is_tall = len(sources) == 2 and depth % TALL_VOX == 0
+    if is_tall:
+        x_low, z_low = x_low // TALL_VOX * TALL_VOX, z_low // TALL_VOX * TALL_VOX
+    step = TALL_VOX if is_tall else TILE_VOX
+    for k in range(z_low, z_high, step):
         for j in range(first, last):
-            for i in range(x_low, x_high, TILE_VOX):
+            for i in range(x_low, x_high, step):
                 at = ((k * CHUNK_VOX + j) * CHUNK_VOX + i) * source_bytes
                 into = ((j - first) * CHUNK_VOX + i) * column_bytes + k * width
                 target = np.int64(turned.ctypes.data) + into
-                turn_tile(sources, at, _LAYER_VOX * source_bytes, target, column_bytes, out_XYZ)
+                if is_tall:
+                    turn_tall_tile(sources, at, layer_bytes, target, column_bytes)
+                else:
+                    turn_tile(sources, at, layer_bytes, target, column_bytes, out_XYZ)
 
 
 @compiled
@@ -90,22 +97,30 @@ def _copy_columns(
     first: int,
     last: int,
 ) -> None:
-    """What of `turned` lies in the box; the last tile of a column may overlap the one before."""
+    """What of `turned` lies in the box."""
     x_low, x_high = max(0, -x), min(CHUNK_VOX, out_XYZ.shape[0] - x)
     z_low, z_high = max(0, -z), min(depth, out_XYZ.shape[2] - z)
     width, strides = out_XYZ.itemsize, out_XYZ.strides
-    if z_high - z_low < TILE_VOX:
+    count = z_high - z_low
+    # Pieces of one size: the last of a column ends where it ends and overlaps the one before.
+    piece = 1
+    while piece < TALL_VOX and 2 * piece <= count:
+        piece *= 2
+    step, columns = strides[1], last - first
+    turned_step = CHUNK_VOX * depth * width
+    for start in range(0, count, piece):
+        layer = z_low + min(start, count - piece)
         for i in range(x_low, x_high):
-            for j in range(first, last):
-                for k in range(z_low, z_high):
-                    column = ((j - first) * CHUNK_VOX + i) * depth
-                    out_XYZ[x + i, y + j, z + k] = turned[column + k]
-        return
-    for i in range(x_low, x_high):
-        for j in range(first, last):
-            column = ((j - first) * CHUNK_VOX + i) * depth
-            source = np.int64(turned.ctypes.data) + column * width
-            target = np.int64(out_XYZ.ctypes.data) + (x + i) * strides[0] + (y + j) * strides[1]
-            for tile in range(z_low, z_high, TILE_VOX):
-                k = min(tile, z_high - TILE_VOX)
-                copy_tile(source + k * width, target + (z + k) * width, out_XYZ)
+            source = np.int64(turned.ctypes.data) + (i * depth + layer) * width
+            target = np.int64(out_XYZ.ctypes.data) + (z + layer) * width
+            target += (x + i) * strides[0] + (y + first) * step
+            if piece == 16:
+                copy_columns(source, turned_step, target, step, columns, out_XYZ, 16)
+            elif piece == 8:
+                copy_columns(source, turned_step, target, step, columns, out_XYZ, 8)
+            elif piece == 4:
+                copy_columns(source, turned_step, target, step, columns, out_XYZ, 4)
+            elif piece == 2:
+                copy_columns(source, turned_step, target, step, columns, out_XYZ, 2)
+            else:
+                copy_columns(source, turned_step, target, step, columns, out_XYZ, 1)

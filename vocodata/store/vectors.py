@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir  # type: ignore[import-untyped]  # ships no types
-from numba import types
+import llvmlite.binding  # type: ignore[import-untyped]  # ships no types
+from llvmlite import ir
+from numba import config, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 TILE_VOX = 8
+TALL_VOX = 16
 ROW_VOX = 32
+MERGED_VOX = 256
+_IS_FOR_THIS_PROCESSOR = not (getattr(config, "CPU_NAME", 1) or getattr(config, "CPU_FEATURES", 1))
+HAS_BIT_MATRICES = _IS_FOR_THIS_PROCESSOR and bool(
+    llvmlite.binding.get_host_cpu_features().get("gfni")
+)
+"""Whether this processor turns matrices of eight by eight bits, and numba compiles for no other."""
 _ADDRESS = ir.IntType(64)
 
 
@@ -48,19 +57,97 @@ def _turning(
     return types.void(sources, *[types.int64] * 4, like), emit
 
 
+def _turning_tall(
+    _typing: types.Type,
+    sources: types.UniTuple,
+    _offset: types.Type,
+    _layer_bytes: types.Type,
+    _target: types.Type,
+    _column_bytes: types.Type,
+) -> tuple[Any, Any]:
+    planes = sources.count
+
+    def emit(context: Any, builder: ir.IRBuilder, _: types.Type, values: list[ir.Value]) -> Any:  # noqa: ANN401 (numba's)
+        sources, offset, layer_bytes, target, column_bytes = values
+        if planes != 2:
+            # numba compiles this for others too, and never runs it.
+            return context.get_dummy_value()
+
+        def layer(plane: int, number: int) -> ir.Value:
+            at = builder.add(offset, builder.mul(layer_bytes, _ADDRESS(number)))
+            address = builder.add(builder.extract_value(sources, plane), at)
+            return _load(builder, address, 8, TALL_VOX)
+
+        halves: tuple[list[ir.Value], list[ir.Value]] = ([], [])
+        for number in range(TILE_VOX):
+            # A register holds a layer and the one eight above it: what is done to the one half of
+            # it is done to the other, and never crosses from half to half, which takes longest.
+            low, high = (
+                _chosen(
+                    builder,
+                    layer(plane, number),
+                    layer(plane, number + TILE_VOX),
+                    list(range(2 * TALL_VOX)),
+                )
+                for plane in range(2)
+            )
+            for half, rows in enumerate(halves):
+                order = _interleaved(TALL_VOX, half * TILE_VOX)
+                words = ir.VectorType(ir.IntType(16), TALL_VOX)
+                rows.append(builder.bitcast(_chosen(builder, low, high, order), words))
+        for half, rows in enumerate(halves):
+            for number, column in enumerate(_transposed(builder, rows, TILE_VOX)):
+                place = _ADDRESS(half * TILE_VOX + number)
+                _store(builder, column, builder.add(target, builder.mul(column_bytes, place)))
+        return context.get_dummy_value()
+
+    return types.void(sources, *[types.int64] * 4), emit
+
+
+def _transposed(builder: ir.IRBuilder, rows: list[ir.Value], lane: int) -> list[ir.Value]:
+    """Eight registers, the n-th items of all side by side, in each half by itself."""
+    for _round in range(3):
+        pairs = [(n, first) for n in range(4) for first in (0, lane // 2)]
+        rows = [
+            _chosen(builder, rows[n], rows[n + 4], _interleaved(lane, first)) for n, first in pairs
+        ]
+    return rows
+
+
+def _interleaved(lane: int, first: int) -> list[int]:
+    """One of the one, one of the other, within both halves of registers of `lane` items a half."""
+    half = lane // 2
+    return [
+        start + first + n // 2 + n % 2 * 2 * lane for start in (0, lane) for n in range(2 * half)
+    ]
+
+
+def _chosen(builder: ir.IRBuilder, one: ir.Value, other: ir.Value, order: list[int]) -> ir.Value:
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
+    return builder.shuffle_vector(one, other, mask)
+
+
 def _copying(
     _typing: types.Type,
     _source: types.Type,
+    _source_step: types.Type,
     _target: types.Type,
+    _target_step: types.Type,
+    _columns: types.Type,
     like: Any,  # noqa: ANN401 (numba's)
+    count: Any,  # noqa: ANN401 (numba's)
 ) -> tuple[Any, Any]:
-    bits = like.dtype.bitwidth
+    bits, voxels = like.dtype.bitwidth, count.literal_value
 
     def emit(context: Any, builder: ir.IRBuilder, _: types.Type, values: list[ir.Value]) -> Any:  # noqa: ANN401 (numba's)
-        _store(builder, _load(builder, values[0], bits), values[1])
+        source, source_step, target, target_step, columns, _like, _count = values
+        with cgutils.for_range(builder, columns) as loop:
+            at = builder.add(source, builder.mul(source_step, loop.index))
+            into = builder.add(target, builder.mul(target_step, loop.index))
+            _store(builder, _load(builder, at, bits, voxels), into)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, like), emit
+    return types.void(*[types.int64] * 5, like, count), emit
 
 
 def _parting(
@@ -85,6 +172,86 @@ def _parting(
     return types.void(types.int64, types.boolean, types.int64, types.int64), emit
 
 
+def _splitting(
+    _typing: types.Type,
+    _source: types.Type,
+    _target: types.Type,
+    _plane_bytes: types.Type,
+) -> tuple[Any, Any]:
+    def emit(context: Any, builder: ir.IRBuilder, _: types.Type, values: list[ir.Value]) -> Any:  # noqa: ANN401 (numba's)
+        source, target, plane_bytes = values
+        row = _load(builder, source, 8, ROW_VOX)
+        for bit in range(8):
+            to_sign = ir.Constant(row.type, [7 - bit] * ROW_VOX)
+            is_set = builder.icmp_signed(
+                "<", builder.shl(row, to_sign), ir.Constant(row.type, [0] * ROW_VOX)
+            )
+            at = builder.add(target, builder.mul(plane_bytes, _ADDRESS(bit)))
+            _store(builder, builder.bitcast(is_set, ir.IntType(ROW_VOX)), at)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3), emit
+
+
+def _merging(
+    _typing: types.Type,
+    _source: types.Type,
+    _plane_bytes: types.Type,
+    _target: types.Type,
+) -> tuple[Any, Any]:
+    def emit(context: Any, builder: ir.IRBuilder, _: types.Type, values: list[ir.Value]) -> Any:  # noqa: ANN401 (numba's)
+        source, plane_bytes, target = values
+        # From the highest bits to the lowest, as the instruction of `_bits_turned` wants them.
+        rows = [
+            _load(
+                builder,
+                builder.add(source, builder.mul(plane_bytes, _ADDRESS(bit))),
+                8,
+                MERGED_VOX // 8,
+            )
+            for bit in reversed(range(8))
+        ]
+        # Each holds eight bytes, one of each plane, four times: two of its lower half's voxels,
+        # and two that are half of all voxels away.
+        for number, row in enumerate(_transposed(builder, rows, TALL_VOX)):
+            merged = _bits_turned(builder, row)
+            for half in range(2):
+                part = _chosen(
+                    builder, merged, merged, [half * TALL_VOX + n for n in range(TALL_VOX)]
+                )
+                place = _ADDRESS(half * MERGED_VOX // 2 + number * TALL_VOX)
+                _store(builder, part, builder.add(target, place))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3), emit
+
+
+def _bits_turned(builder: ir.IRBuilder, row: ir.Value) -> ir.Value:
+    """Bit n of byte 7 - m of every eight bytes as bit m of byte n."""
+    if HAS_BIT_MATRICES:
+        signature = ir.FunctionType(row.type, [row.type, row.type, ir.IntType(8)])
+        function = builder.module.declare_intrinsic(
+            f"llvm.x86.vgf2p8affineqb.{8 * row.type.count}", (), signature
+        )
+        ones = ir.Constant(row.type, [1 << n % 8 for n in range(row.type.count)])
+        return builder.call(function, [ones, row, ir.IntType(8)(0)])
+    words = ir.VectorType(ir.IntType(64), row.type.count // 8)
+    backwards = [n // 8 * 8 + 7 - n % 8 for n in range(row.type.count)]
+    word = builder.bitcast(_chosen(builder, row, row, backwards), words)
+    for step, mask in ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0xF0F0F0F0)):
+        steps, masks = (ir.Constant(words, [n] * words.count) for n in (step, mask))
+        moved = builder.and_(builder.xor(word, builder.lshr(word, steps)), masks)
+        word = builder.xor(builder.xor(word, moved), builder.shl(moved, steps))
+    return builder.bitcast(word, row.type)
+
+
+def _counting(_typing: types.Type, word: types.Type) -> tuple[Any, Any]:
+    def emit(_context: Any, builder: ir.IRBuilder, _: types.Type, values: list[ir.Value]) -> Any:  # noqa: ANN401 (numba's)
+        return builder.ctpop(values[0])
+
+    return word(word), emit
+
+
 turn_tile: Any = intrinsic(_turning)
 """`turn_tile(sources, offset, layer_bytes, target, column_bytes, like)`: eight voxels side by side
 in each of eight layers become eight columns of eight.
@@ -92,11 +259,22 @@ in each of eight layers become eight columns of eight.
 `sources` is a tuple of addresses: of the voxels, or of their low and of their high bytes. `offset`
 is where the first layer's eight begin, `target` the address of the first column; the steps are from
 a layer and from a column to the next. `like` is an array of such voxels, unsigned."""
-copy_tile: Any = intrinsic(_copying)
-"""`copy_tile(source, target, like)`: eight voxels, from address to address."""
+turn_tall_tile: Any = intrinsic(_turning_tall)
+"""`turn_tall_tile(sources, offset, layer_bytes, target, column_bytes)`: the same of 16 voxels side
+by side in each of 16 layers, of two bytes, from their low and high ones; in 0.6 of the time."""
+copy_columns: Any = intrinsic(prefer_literal=True)(_copying)
+"""`copy_columns(source, source_step, target, target_step, columns, like, count)`: `count` voxels of
+so many columns, from address to address; `count` is a number in the source."""
 part_row: Any = intrinsic(_parting)
 """`part_row(source, is_mirrored, low, high)`: the low and the high bytes of 32 voxels side by side,
 the last one first if mirrored."""
+split_bits: Any = intrinsic(_splitting)
+"""`split_bits(source, target, plane_bytes)`: 32 bytes side by side become four bytes in each of
+eight planes, lowest bits first; `plane_bytes` is the step from plane to plane."""
+merge_bits: Any = intrinsic(_merging)
+"""`merge_bits(source, plane_bytes, target)`: what `split_bits` did, undone, of 256 bytes."""
+count_bits: Any = intrinsic(_counting)
+"""`count_bits(word)`: bits of an unsigned number that are set."""
 
 
 def _load(builder: ir.IRBuilder, address: ir.Value, bits: int, count: int = TILE_VOX) -> ir.Value:

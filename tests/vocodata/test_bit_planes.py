@@ -1,0 +1,71 @@
+"""Bits of bytes as planes, held to numpy's."""
+
+import numpy as np
+import pytest
+from numba import njit
+
+from vocodata.store import bit_planes, vectors
+from vocodata.store.bit_planes import (
+    BITS,
+    BLOCK_VOX,
+    PLANE_BYTES,
+    cost_of_bits,
+    cost_of_bytes,
+    merge_planes,
+    noisy_planes,
+    split_planes,
+)
+
+RNG = np.random.default_rng(4)
+BYTES = RNG.integers(0, 256, (2, BLOCK_VOX)).astype(np.uint8)
+
+
+def split(planes_PV):
+    bits = np.full_like(planes_PV, 0xAA)
+    split_planes(planes_PV, bits)
+    return bits
+
+
+def test_planes_are_those_of_numpy():
+    for plane, bits in zip(BYTES, split(BYTES), strict=True):
+        assert np.array_equal(
+            np.unpackbits(bits.reshape(BITS, PLANE_BYTES), axis=1, bitorder="little"),
+            np.unpackbits(plane[:, None], axis=1, bitorder="little").T,
+        )
+
+
+@pytest.mark.parametrize("has_instruction", [True, False])
+def test_bits_come_back_in_any_range_of_layers(monkeypatch, has_instruction):
+    if has_instruction and not vectors.HAS_BIT_MATRICES:
+        pytest.skip("this processor has no instruction for it")
+    monkeypatch.setattr(vectors, "HAS_BIT_MATRICES", has_instruction)
+    merge = njit(merge_planes.py_func)
+    bits = split(BYTES)[1]
+    for first, last in [(0, BLOCK_VOX), (8192, BLOCK_VOX), (0, 256), (512, 512)]:
+        back = np.full(BLOCK_VOX, 0x55, np.uint8)
+        merge(bits.ctypes.data, PLANE_BYTES, back.ctypes.data, first, last)
+        assert np.array_equal(back[first:last], BYTES[1, first:last])
+        assert (back[:first] == 0x55).all()
+        assert (back[last:] == 0x55).all()
+
+
+def test_noise_is_told_from_what_neighbours_share():
+    ramp = np.arange(BLOCK_VOX) % 32 * 8
+    for noise_bits in range(4):
+        noise = RNG.integers(0, 1 << noise_bits, BLOCK_VOX)
+        plane = (ramp | noise).astype(np.uint8)
+        assert noisy_planes(split(plane[None])[0]) == noise_bits
+    assert noisy_planes(split(BYTES)[0]) == BITS
+    # Bits that change with every voxel are no noise.
+    chequered = (np.arange(BLOCK_VOX) % 2 * 255).astype(np.uint8)
+    assert noisy_planes(split(chequered[None])[0]) == 0
+
+
+def test_what_need_not_be_undone_costs_its_bytes():
+    assert cost_of_bytes(BLOCK_VOX) == BLOCK_VOX
+    assert cost_of_bytes(12_000) > 13_000
+    raw, size = 10_240, 13_000
+    assert size < cost_of_bits(size, raw, False) < cost_of_bits(size, raw, True)
+    assert cost_of_bits(BLOCK_VOX, raw, True) < BLOCK_VOX
+    assert bit_planes.may_be_plain(13_000, raw)
+    assert not bit_planes.may_be_plain(11_000, raw)
