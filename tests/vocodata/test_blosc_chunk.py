@@ -114,7 +114,7 @@ def test_bits_that_are_noise_lie_in_their_frame_as_they_are():
 @pytest.mark.parametrize(("name", "most"), [("smooth", 1.02), ("bone", 1.06)])
 def test_bits_cost_hardly_more_bytes(name, most):
     both = COMPRESSORS["zstd"]
-    in_bits, in_bytes = (buffer(CHUNKS[name], each) for each in (both, both._replace(plain=None)))
+    in_bits, in_bytes = (buffer(CHUNKS[name], each) for each in (both, both._replace(bits=None)))
     assert in_bits[2] & BIT_SHUFFLED
     assert in_bytes[2] & SHUFFLED
     assert len(in_bits) < most * len(in_bytes)

@@ -75,7 +75,9 @@ def noisy_planes(bits_V: NDArray[np.uint8]) -> int:
     return BITS
 
 
-# What a stream of low bytes costs: its bytes, and as many as a reader's time for it is worth, 110
+DOUBTFUL_BYTES = 800
+"""What one block costs less is enough for both."""
+# What a stream of low bytes costs: its bytes, and as many as a reader's time for it is worth, 95
 # to the microsecond on the machine of docs/benchmarks.md. To undo Huffman codes takes 0.8
 # microseconds a kilobyte of them, and 1.3 to 3.5 more for their table and the matches in between.
 
@@ -85,19 +87,19 @@ def cost_of_bytes(stream_bytes: int) -> int:
     """Of low bytes as a stream."""
     if stream_bytes >= BLOCK_VOX:
         return BLOCK_VOX
-    return stream_bytes + stream_bytes // 12 + 145
+    return stream_bytes + stream_bytes // 14 + 120
 
 
 @compiled
 def cost_of_bits(stream_bytes: int, raw_bytes: int, is_coded: bool) -> int:  # noqa: FBT001 (compiled functions take no keywords)
     """Of bits of low bytes as a stream, of which `raw_bytes` are noise as it is.
 
-    That the high bytes then come in bits as well is worth 180: they are a few more, and the way
+    That the high bytes then come in bits as well is worth 300: they are a few more, and the way
     back from bits takes its time, but they have far fewer matches, which take longest of all.
     """
     if stream_bytes >= BLOCK_VOX:
-        return BLOCK_VOX - 180
-    return stream_bytes - 180 + ((stream_bytes - raw_bytes) // 12 + 385 if is_coded else 310)
+        return BLOCK_VOX - 300
+    return stream_bytes - 300 + ((stream_bytes - raw_bytes) // 14 + 330 if is_coded else 270)
 
 
 @compiled

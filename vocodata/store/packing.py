@@ -18,6 +18,7 @@ from vocodata.compiling import compiled
 from vocodata.store import native
 from vocodata.store.bit_planes import (
     BITS,
+    DOUBTFUL_BYTES,
     PLANE_BYTES,
     cost_of_bits,
     cost_of_bytes,
@@ -38,6 +39,7 @@ from vocodata.store.blosc_chunk import (
     VERSION,
     WORTHWHILE_SHARE,
     ZSTD_FORMAT,
+    ZstdContexts,
     zstd_contexts,
 )
 from vocodata.store.parting import part_rows
@@ -67,14 +69,25 @@ class _Room(NamedTuple):
     """Where a chunk is worked on.
 
     Attributes:
-        bits_PV: Bits of the low and of the high bytes of a block.
-        stream: A stream that the chunk may not take.
-        plain: Another.
+        bits_BPV: Its bits.
+        byte_streams: For each block, its low bytes as a stream with its length.
+        bit_streams: For each block, the bits of its low bytes.
+        ends: For each block, the bytes of the one and of the other.
+        plain: Another way to tell bits.
     """
 
-    bits_PV: NDArray[np.uint8]  # noqa: N815 (shape letters)
-    stream: NDArray[np.uint8]
+    bits_BPV: NDArray[np.uint8]  # noqa: N815 (shape letters)
+    byte_streams: NDArray[np.uint8]
+    bit_streams: NDArray[np.uint8]
+    ends: NDArray[np.int64]
     plain: NDArray[np.uint8]
+
+
+def _room() -> _Room:
+    streams = np.empty((2, BLOCKS, _STREAM_ROOM), np.uint8)
+    bits_BPV = np.empty((BLOCKS, 2, _SIDE**3 // BLOCKS), np.uint8)
+    plain = np.empty(_STREAM_ROOM, np.uint8)
+    return _Room(bits_BPV, streams[0], streams[1], np.empty((BLOCKS, 2), np.int64), plain)
 
 
 def packed(data_ZYX: NDArray[Any], fill: int, index_C2: NDArray[np.uint64]) -> list[bytes]:
@@ -88,9 +101,7 @@ def packed(data_ZYX: NDArray[Any], fill: int, index_C2: NDArray[np.uint64]) -> l
     contexts = zstd_contexts()
     chunk = np.empty((_SIDE,) * 3, np.uint16)
     planes = np.empty((BLOCKS, 2, _SIDE**3 // BLOCKS), np.uint8)
-    room = _Room(
-        np.empty((2, _SIDE**3 // BLOCKS), np.uint8), *np.empty((2, _STREAM_ROOM), np.uint8)
-    )
+    room = _room()
     # A row of chunks at a time: room for a whole shard that does not shrink would be a scan's.
     rows_ZY = [-(-side // _SIDE) for side in data_ZYX.shape[:2]]
     index_RC2 = index_C2.reshape(rows_ZY[0] * rows_ZY[1], -(-data_ZYX.shape[2] // _SIDE), 2)
@@ -109,7 +120,7 @@ def packed(data_ZYX: NDArray[Any], fill: int, index_C2: NDArray[np.uint64]) -> l
 def _pack(
     row_ZYX: NDArray[np.uint16],
     fill: int,
-    contexts: tuple[int, int, int],
+    contexts: ZstdContexts,
     before: int,
     chunk_ZYX: NDArray[np.uint16],
     planes_BPV: NDArray[np.uint8],
@@ -119,7 +130,7 @@ def _pack(
 ) -> int:
     """Fill `out` with a row of chunks along x, return its end.
 
-    `contexts` are those of `zstd_contexts`, `before` the shard's bytes so far; `chunk_ZYX`,
+    `before` is the bytes of the shard so far; `chunk_ZYX`,
     `planes_BPV` and `room` are there to work in.
     """
     end = 0
@@ -163,30 +174,35 @@ def _part(
 def _pack_chunk(
     planes_BPV: NDArray[np.uint8],
     room: _Room,
-    contexts: tuple[int, int, int],
+    contexts: ZstdContexts,
     out: NDArray[np.uint8],
 ) -> int:
     """One chunk with its checksum at the start of `out`; its bytes."""
-    # The low bytes of the first block, both ways: what costs less is the chunk's.
-    start = HEADER_BYTES + 4 * BLOCKS
-    end = _put_stream(planes_BPV[0, 0], contexts[0], out, start)
-    split_planes(planes_BPV[0], room.bits_PV)
-    in_bits, cost = _put_bits(room.bits_PV[0], contexts, room.stream, 0, room.plain)
-    is_in_bits = cost < cost_of_bytes(end - start - 4)
-    if is_in_bits:
-        out[start : start + in_bits] = room.stream[:in_bits]
-        end = start + in_bits
+    # Low bytes both ways, of the second block only if the first leaves a doubt.
+    more, is_in_bits, is_in_bytes = 0, True, True
     for block in range(BLOCKS):
-        if block > 0:
-            start = end
-            if is_in_bits:
-                split_planes(planes_BPV[block], room.bits_PV)
-                end, _ = _put_bits(room.bits_PV[0], contexts, out, start, room.plain)
-            else:
-                end = _put_stream(planes_BPV[block, 0], contexts[0], out, start)
-        _put(out, HEADER_BYTES + 4 * block, start)
-        high_V = room.bits_PV[1] if is_in_bits else planes_BPV[block, 1]
-        end = _put_stream(high_V, contexts[1], out, end)
+        split_planes(planes_BPV[block], room.bits_BPV[block])
+        low_bits_V, stream = room.bits_BPV[block, 0], room.bit_streams[block]
+        cost = in_bytes = 0
+        if is_in_bits:
+            room.ends[block, 1], cost = _put_bits(low_bits_V, contexts, stream, room.plain)
+        if is_in_bytes:
+            low_V, stream = planes_BPV[block, 0], room.byte_streams[block]
+            room.ends[block, 0] = _put_stream(low_V, contexts.low, stream, 0)
+            in_bytes = cost_of_bytes(room.ends[block, 0] - 4)
+        if is_in_bits and is_in_bytes:
+            more += cost - in_bytes
+            is_in_bits = more < 0 if block + 1 == BLOCKS else more < DOUBTFUL_BYTES
+            is_in_bytes = not is_in_bits if block + 1 == BLOCKS else more > -DOUBTFUL_BYTES
+    end = HEADER_BYTES + 4 * BLOCKS
+    for block in range(BLOCKS):
+        _put(out, HEADER_BYTES + 4 * block, end)
+        size = room.ends[block, int(is_in_bits)]
+        low = room.bit_streams[block] if is_in_bits else room.byte_streams[block]
+        out[end : end + size] = low[:size]
+        high_V = room.bits_BPV[block, 1] if is_in_bits else planes_BPV[block, 1]
+        context = contexts.high_bits if is_in_bits else contexts.high
+        end = _put_stream(high_V, context, out, end + size)
     flags = ZSTD_FORMAT << FORMAT_SHIFT | (BIT_SHUFFLED if is_in_bits else SHUFFLED)
     if end > HEADER_BYTES + _CHUNK_BYTES:
         flags, end = COPIED, HEADER_BYTES + _CHUNK_BYTES
@@ -206,46 +222,45 @@ def _pack_chunk(
 @compiled
 def _put_bits(
     bits_V: NDArray[np.uint8],
-    contexts: tuple[int, int, int],
+    contexts: ZstdContexts,
     out: NDArray[np.uint8],
-    at: int,
     spare: NDArray[np.uint8],
 ) -> tuple[int, int]:
     """Bits of low bytes as a stream, with its length; where it ends, and what it costs."""
     raw_bytes = noisy_planes(bits_V) * PLANE_BYTES
-    end = _put_behind_noise(bits_V, raw_bytes, contexts[0], out, at)
-    cost = cost_of_bits(end - at - 4, raw_bytes, True)  # noqa: FBT003 (compiled)
-    if may_be_plain(end - at - 4, raw_bytes):
-        plain = _put_behind_noise(bits_V, raw_bytes, contexts[2], spare, 0)
+    end = _put_behind_noise(bits_V, raw_bytes, contexts.low_bits, out)
+    cost = cost_of_bits(end - 4, raw_bytes, True)  # noqa: FBT003 (compiled)
+    if may_be_plain(end - 4, raw_bytes):
+        plain = _put_behind_noise(bits_V, raw_bytes, contexts.plain_bits, spare)
         plain_cost = cost_of_bits(plain - 4, raw_bytes, False)  # noqa: FBT003 (compiled)
         if plain_cost < cost:
-            out[at : at + plain] = spare[:plain]
-            return at + plain, plain_cost
+            out[:plain] = spare[:plain]
+            return plain, plain_cost
     return end, cost
 
 
 @compiled
 def _put_behind_noise(
-    bits_V: NDArray[np.uint8], raw_bytes: int, context: int, out: NDArray[np.uint8], at: int
+    bits_V: NDArray[np.uint8], raw_bytes: int, context: int, out: NDArray[np.uint8]
 ) -> int:
     """Bits as a frame in which planes of noise lie as they are, with its length; where it ends."""
     if raw_bytes == 0:
-        return _put_stream(bits_V, context, out, at)
+        return _put_stream(bits_V, context, out, 0)
     if raw_bytes < BITS * PLANE_BYTES:
         # The frame of the rest is made where its blocks will lie; its start is overwritten.
-        frame, tail = at + 4 + RAW_BLOCK_BYTES + raw_bytes, bits_V[raw_bytes:]
+        frame, tail = 4 + RAW_BLOCK_BYTES + raw_bytes, bits_V[raw_bytes:]
         most, size = np.uint64(tail.size - RAW_BLOCK_BYTES), np.uint64(tail.size)
         got = _compress(np.uint64(context), out.ctypes.data + frame, most, tail.ctypes.data, size)
         # Too little room is a fault to zstd, and faults are sizes beyond any room.
         if got <= most and _is_start(out[frame:]):
             stream_bytes = RAW_BLOCK_BYTES + raw_bytes + int(got)
             if stream_bytes < WORTHWHILE_SHARE * bits_V.size:
-                _put_frame_start(bits_V, raw_bytes, out, at + 4)
-                _put(out, at, stream_bytes)
-                return at + 4 + stream_bytes
-    out[at + 4 : at + 4 + bits_V.size] = bits_V
-    _put(out, at, bits_V.size)
-    return at + 4 + int(bits_V.size)
+                _put_frame_start(bits_V, raw_bytes, out, 4)
+                _put(out, 0, stream_bytes)
+                return 4 + stream_bytes
+    out[4 : 4 + bits_V.size] = bits_V
+    _put(out, 0, bits_V.size)
+    return 4 + int(bits_V.size)
 
 
 @compiled
