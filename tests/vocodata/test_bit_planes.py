@@ -49,6 +49,27 @@ def test_bits_come_back_in_any_range_of_layers(monkeypatch, has_instruction):
         assert (back[last:] == 0x55).all()
 
 
+@pytest.mark.parametrize(
+    ("lacking", "settings"),
+    [
+        ("gfni", {}),
+        ("avx", {}),
+        (None, {"CPU_NAME": "", "CPU_FEATURES": ""}),
+        (None, {"CPU_NAME": "generic"}),
+        (None, {"ENABLE_AVX": 0}),
+    ],
+)
+def test_no_instruction_that_would_end_the_compiler(monkeypatch, lacking, settings):
+    has = {each: each != lacking for each in ("gfni", "avx")}
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: has)
+    for name, value in {"CPU_NAME": None, "CPU_FEATURES": None, "ENABLE_AVX": 1}.items():
+        monkeypatch.setattr(vectors.config, name, value)
+    assert vectors.has_bit_matrices() == (lacking is None)
+    for name, value in settings.items():
+        monkeypatch.setattr(vectors.config, name, value)
+    assert not vectors.has_bit_matrices()
+
+
 def test_noise_is_told_from_what_neighbours_share():
     ramp = np.arange(BLOCK_VOX) % 32 * 8
     for noise_bits in range(4):

@@ -30,9 +30,13 @@ from vocodata.store.bit_planes import (
     BITS,
     BLOCK_VOX,
     DOUBTFUL_BYTES,
+    HIGH_DOUBTFUL_BYTES,
     PLANE_BYTES,
     cost_of_bits,
     cost_of_bytes,
+    cost_of_high_bits,
+    cost_of_high_bytes,
+    entropy_bytes,
     may_be_plain,
     noisy_planes,
     split_planes,
@@ -124,7 +128,7 @@ def buffer(planes_BPV: NDArray[np.uint8], compressor: Compressor) -> bytes:
     width, chunk_bytes = planes_BPV.shape[1], planes_BPV.size
     bits_BPV = None
     if compressor.bits is not None and planes_BPV.shape[1:] == (2, BLOCK_VOX):
-        bits_BPV = _bits_if_cheaper(planes_BPV, compressor.low, compressor.bits)
+        bits_BPV = _bits_if_cheaper(planes_BPV, compressor, compressor.bits)
     parts: list[bytes] = []
     starts, end = [], HEADER_BYTES + 4 * BLOCKS
     for block in range(len(planes_BPV)):
@@ -153,18 +157,39 @@ def _stream(plane: NDArray[np.uint8], compress: Compress) -> bytes:
 
 
 def _bits_if_cheaper(
-    planes_BPV: NDArray[np.uint8], low: Compress, bits: BitsCompressor
+    planes_BPV: NDArray[np.uint8], compressor: Compressor, bits: BitsCompressor
 ) -> NDArray[np.uint8] | None:
-    """The chunk's bits, if its low bytes cost less that way."""
+    """The chunk's bits, if it costs less that way."""
     bits_BPV = np.empty_like(planes_BPV)
-    more = 0
+    more = over = 0
     for planes_PV, bits_PV in zip(planes_BPV, bits_BPV, strict=True):
         split_planes(planes_PV, bits_PV)
         # What one block costs less is enough for both.
         if abs(more) < DOUBTFUL_BYTES:
-            more += _bits_stream(bits_PV[0], bits)[1]
-            more -= cost_of_bytes(len(_stream(planes_PV[0], low)))
+            more += _dearer_low(planes_PV, bits_PV, compressor, bits)
+    if more >= 0:
+        return None
+    for planes_PV, bits_PV in zip(planes_BPV, bits_BPV, strict=True):
+        over += len(_stream(bits_PV[1], bits.high)) - entropy_bytes(planes_PV[1])
+    if over < HIGH_DOUBTFUL_BYTES * BLOCKS:
+        return bits_BPV
+    more = 0
+    for planes_PV, bits_PV in zip(planes_BPV, bits_BPV, strict=True):
+        more += _dearer_low(planes_PV, bits_PV, compressor, bits)
+        more += cost_of_high_bits(len(_stream(bits_PV[1], bits.high)))
+        more -= cost_of_high_bytes(len(_stream(planes_PV[1], compressor.high)))
     return bits_BPV if more < 0 else None
+
+
+def _dearer_low(
+    planes_PV: NDArray[np.uint8],
+    bits_PV: NDArray[np.uint8],
+    compressor: Compressor,
+    bits: BitsCompressor,
+) -> int:
+    """What a block's low bytes cost more in bits."""
+    in_bytes = cost_of_bytes(len(_stream(planes_PV[0], compressor.low)))
+    return _bits_stream(bits_PV[0], bits)[1] - in_bytes
 
 
 def _bits_stream(bits_V: NDArray[np.uint8], bits: BitsCompressor) -> tuple[bytes, int]:

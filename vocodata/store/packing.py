@@ -19,9 +19,13 @@ from vocodata.store import native
 from vocodata.store.bit_planes import (
     BITS,
     DOUBTFUL_BYTES,
+    HIGH_DOUBTFUL_BYTES,
     PLANE_BYTES,
     cost_of_bits,
     cost_of_bytes,
+    cost_of_high_bits,
+    cost_of_high_bytes,
+    entropy_bytes,
     may_be_plain,
     noisy_planes,
     split_planes,
@@ -70,24 +74,27 @@ class _Room(NamedTuple):
 
     Attributes:
         bits_BPV: Its bits.
-        byte_streams: For each block, its low bytes as a stream with its length.
-        bit_streams: For each block, the bits of its low bytes.
-        ends: For each block, the bytes of the one and of the other.
+        streams: For each block, way (in bytes, in bits) and plane, a stream with its length.
+        ends: Their bytes; 0 of one that was not made.
+        costs: What that of low bytes costs.
         plain: Another way to tell bits.
     """
 
     bits_BPV: NDArray[np.uint8]  # noqa: N815 (shape letters)
-    byte_streams: NDArray[np.uint8]
-    bit_streams: NDArray[np.uint8]
+    streams: NDArray[np.uint8]
     ends: NDArray[np.int64]
+    costs: NDArray[np.int64]
     plain: NDArray[np.uint8]
 
 
 def _room() -> _Room:
-    streams = np.empty((2, BLOCKS, _STREAM_ROOM), np.uint8)
-    bits_BPV = np.empty((BLOCKS, 2, _SIDE**3 // BLOCKS), np.uint8)
-    plain = np.empty(_STREAM_ROOM, np.uint8)
-    return _Room(bits_BPV, streams[0], streams[1], np.empty((BLOCKS, 2), np.int64), plain)
+    return _Room(
+        np.empty((BLOCKS, 2, _SIDE**3 // BLOCKS), np.uint8),
+        np.empty((BLOCKS, 2, 2, _STREAM_ROOM), np.uint8),
+        np.empty((BLOCKS, 2, 2), np.int64),
+        np.empty((BLOCKS, 2), np.int64),
+        np.empty(_STREAM_ROOM, np.uint8),
+    )
 
 
 def packed(data_ZYX: NDArray[Any], fill: int, index_C2: NDArray[np.uint64]) -> list[bytes]:
@@ -178,31 +185,21 @@ def _pack_chunk(
     out: NDArray[np.uint8],
 ) -> int:
     """One chunk with its checksum at the start of `out`; its bytes."""
-    # Low bytes both ways, of the second block only if the first leaves a doubt.
-    more, is_in_bits, is_in_bytes = 0, True, True
-    for block in range(BLOCKS):
-        split_planes(planes_BPV[block], room.bits_BPV[block])
-        low_bits_V, stream = room.bits_BPV[block, 0], room.bit_streams[block]
-        cost = in_bytes = 0
-        if is_in_bits:
-            room.ends[block, 1], cost = _put_bits(low_bits_V, contexts, stream, room.plain)
-        if is_in_bytes:
-            low_V, stream = planes_BPV[block, 0], room.byte_streams[block]
-            room.ends[block, 0] = _put_stream(low_V, contexts.low, stream, 0)
-            in_bytes = cost_of_bytes(room.ends[block, 0] - 4)
-        if is_in_bits and is_in_bytes:
-            more += cost - in_bytes
-            is_in_bits = more < 0 if block + 1 == BLOCKS else more < DOUBTFUL_BYTES
-            is_in_bytes = not is_in_bits if block + 1 == BLOCKS else more > -DOUBTFUL_BYTES
+    is_in_bits = _are_low_bits_cheaper(planes_BPV, room, contexts)
+    if is_in_bits:
+        is_in_bits = _are_high_bits_no_dearer(planes_BPV, room, contexts)
+    way = int(is_in_bits)
     end = HEADER_BYTES + 4 * BLOCKS
     for block in range(BLOCKS):
         _put(out, HEADER_BYTES + 4 * block, end)
-        size = room.ends[block, int(is_in_bits)]
-        low = room.bit_streams[block] if is_in_bits else room.byte_streams[block]
-        out[end : end + size] = low[:size]
-        high_V = room.bits_BPV[block, 1] if is_in_bits else planes_BPV[block, 1]
-        context = contexts.high_bits if is_in_bits else contexts.high
-        end = _put_stream(high_V, context, out, end + size)
+        if room.ends[block, way, 0] == 0:
+            _try_low(planes_BPV, room, contexts, block, way)
+        if room.ends[block, way, 1] == 0:
+            _try_high(planes_BPV, room, contexts, block, way)
+        for plane in range(2):
+            size = room.ends[block, way, plane]
+            out[end : end + size] = room.streams[block, way, plane, :size]
+            end += size
     flags = ZSTD_FORMAT << FORMAT_SHIFT | (BIT_SHUFFLED if is_in_bits else SHUFFLED)
     if end > HEADER_BYTES + _CHUNK_BYTES:
         flags, end = COPIED, HEADER_BYTES + _CHUNK_BYTES
@@ -217,6 +214,70 @@ def _pack_chunk(
     _put(out, 12, end)
     _put(out, end, _crc32c(out.ctypes.data, np.uint64(end)))
     return end + _CRC_BYTES
+
+
+@compiled
+def _are_low_bits_cheaper(
+    planes_BPV: NDArray[np.uint8], room: _Room, contexts: ZstdContexts
+) -> bool:
+    """Low bytes both ways, of the second block only if the first leaves a doubt."""
+    room.ends[:] = 0
+    more = 0
+    for block in range(BLOCKS):
+        split_planes(planes_BPV[block], room.bits_BPV[block])
+        if abs(more) < DOUBTFUL_BYTES:
+            for way in range(2):
+                _try_low(planes_BPV, room, contexts, block, way)
+            more += room.costs[block, 1] - room.costs[block, 0]
+    return more < 0
+
+
+@compiled
+def _are_high_bits_no_dearer(
+    planes_BPV: NDArray[np.uint8], room: _Room, contexts: ZstdContexts
+) -> bool:
+    """Whether bits are still cheaper if high bytes count; those are tried only if in doubt."""
+    over = 0
+    for block in range(BLOCKS):
+        _try_high(planes_BPV, room, contexts, block, 1)
+        over += room.ends[block, 1, 1] - 4 - entropy_bytes(planes_BPV[block, 1])
+    if over < HIGH_DOUBTFUL_BYTES * BLOCKS:
+        return True
+    more = 0
+    for block in range(BLOCKS):
+        for way in range(2):
+            if room.ends[block, way, 0] == 0:
+                _try_low(planes_BPV, room, contexts, block, way)
+        _try_high(planes_BPV, room, contexts, block, 0)
+        more += room.costs[block, 1] - room.costs[block, 0]
+        more += cost_of_high_bits(room.ends[block, 1, 1] - 4)
+        more -= cost_of_high_bytes(room.ends[block, 0, 1] - 4)
+    return more < 0
+
+
+@compiled
+def _try_low(
+    planes_BPV: NDArray[np.uint8], room: _Room, contexts: ZstdContexts, block: int, way: int
+) -> None:
+    """The stream of low bytes, in bytes (way 0) or in bits (way 1), and what it costs."""
+    stream = room.streams[block, way, 0]
+    if way == 1:
+        bits_V = room.bits_BPV[block, 0]
+        end, cost = _put_bits(bits_V, contexts, stream, room.plain)
+    else:
+        end = _put_stream(planes_BPV[block, 0], contexts.low, stream, 0)
+        cost = cost_of_bytes(end - 4)
+    room.ends[block, way, 0], room.costs[block, way] = end, cost
+
+
+@compiled
+def _try_high(
+    planes_BPV: NDArray[np.uint8], room: _Room, contexts: ZstdContexts, block: int, way: int
+) -> None:
+    """The stream of high bytes."""
+    plane_V = room.bits_BPV[block, 1] if way == 1 else planes_BPV[block, 1]
+    context = contexts.high_bits if way == 1 else contexts.high
+    room.ends[block, way, 1] = _put_stream(plane_V, context, room.streams[block, way, 1], 0)
 
 
 @compiled

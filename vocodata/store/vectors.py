@@ -18,11 +18,21 @@ TILE_VOX = 8
 TALL_VOX = 16
 ROW_VOX = 32
 MERGED_VOX = 256
-_IS_FOR_THIS_PROCESSOR = not (getattr(config, "CPU_NAME", 1) or getattr(config, "CPU_FEATURES", 1))
-HAS_BIT_MATRICES = _IS_FOR_THIS_PROCESSOR and bool(
-    llvmlite.binding.get_host_cpu_features().get("gfni")
-)
-"""Whether this processor turns matrices of eight by eight bits, and numba compiles for no other."""
+
+
+def has_bit_matrices() -> bool:
+    """Whether this processor turns matrices of eight by eight bits, and numba compiles for it.
+
+    Registers of 32 bytes are AVX's, which some that have the instruction lack (Intel's Tremont, and
+    virtual machines that hide it). A variable that is set to nothing is set for numba, too.
+    """
+    of_numba = getattr(config, "CPU_NAME", ""), getattr(config, "CPU_FEATURES", "")
+    has = llvmlite.binding.get_host_cpu_features()
+    is_for_it = of_numba == (None, None) and bool(getattr(config, "ENABLE_AVX", False))
+    return is_for_it and all(has.get(each, False) for each in ("gfni", "avx"))
+
+
+HAS_BIT_MATRICES = has_bit_matrices()
 _ADDRESS = ir.IntType(64)
 
 
