@@ -6,8 +6,7 @@ only what is left is compressed. But where a voxel's bits change together, as wh
 HU lies across a multiple of 32, the byte says in one symbol what its planes say in several. A chunk
 takes the way that costs less (`cost_of_bytes`, `cost_of_bits`), bytes and decoding together: real
 scans are 5 % smaller to 2 % larger than in bytes alone, the same in all (white noise up to a tenth
-larger), and their streams are
-undone in 0.55 to 0.8 of the time.
+larger), and their streams are undone in 0.55 to 0.8 of the time.
 
 A plane of bits is laid out as blosc does: bit n of byte n // 8 is voxel n's.
 """
