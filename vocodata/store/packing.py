@@ -137,8 +137,8 @@ def _pack(
 ) -> int:
     """Fill `out` with a row of chunks along x, return its end.
 
-    `before` is the bytes of the shard so far; `chunk_ZYX`,
-    `planes_BPV` and `room` are there to work in.
+    `before` is the bytes of the shard so far; `chunk_ZYX`, `planes_BPV` and `room` are there to
+    work in.
     """
     end = 0
     for number in range(len(index_C2)):
