@@ -17,17 +17,12 @@ from numba import types
 from vocodata.compiling import compiled
 from vocodata.store import native
 from vocodata.store.bit_planes import (
-    BITS,
     DOUBTFUL_BYTES,
     HIGH_DOUBTFUL_BYTES,
-    PLANE_BYTES,
-    cost_of_bits,
     cost_of_bytes,
     cost_of_high_bits,
     cost_of_high_bytes,
     entropy_bytes,
-    may_be_plain,
-    noisy_planes,
     split_planes,
 )
 from vocodata.store.blosc_chunk import (
@@ -35,18 +30,15 @@ from vocodata.store.blosc_chunk import (
     BLOCKS,
     COPIED,
     FORMAT_SHIFT,
-    FRAME_BYTES_FROM,
-    FRAME_START,
     HEADER_BYTES,
-    RAW_BLOCK_BYTES,
     SHUFFLED,
     VERSION,
-    WORTHWHILE_SHARE,
     ZSTD_FORMAT,
     ZstdContexts,
     zstd_contexts,
 )
 from vocodata.store.parting import part_rows
+from vocodata.store.streams import STREAM_ROOM, put_bits, put_number, put_stream
 from vocodata.store.vectors import ROW_VOX
 
 if TYPE_CHECKING:
@@ -57,15 +49,9 @@ CAN_PACK = native.HAS_ENCODER and native.HAS_CRC32C
 _SIDE = ROW_VOX
 _CHUNK_BYTES = 2 * _SIDE**3
 _CRC_BYTES = 4
-_STREAM_ROOM = 4 + _CHUNK_BYTES // (2 * BLOCKS)
-"""Bytes of the longest stream with its length."""
 # The streams of a chunk that would not shrink, before it is copied instead.
 _MOST_BYTES = HEADER_BYTES + BLOCKS * (4 + 2 * 4) + _CHUNK_BYTES + _CRC_BYTES
 
-_compress: Any = types.ExternalFunction(
-    native.COMPRESS_SYMBOL,
-    types.uintp(types.uintp, types.uintp, types.uintp, types.uintp, types.uintp),
-)
 _crc32c: Any = types.ExternalFunction(native.CRC32C_SYMBOL, types.uint32(types.uintp, types.uintp))
 
 
@@ -90,10 +76,10 @@ class _Room(NamedTuple):
 def _room() -> _Room:
     return _Room(
         np.empty((BLOCKS, 2, _SIDE**3 // BLOCKS), np.uint8),
-        np.empty((BLOCKS, 2, 2, _STREAM_ROOM), np.uint8),
+        np.empty((BLOCKS, 2, 2, STREAM_ROOM), np.uint8),
         np.empty((BLOCKS, 2, 2), np.int64),
         np.empty((BLOCKS, 2), np.int64),
-        np.empty(_STREAM_ROOM, np.uint8),
+        np.empty(STREAM_ROOM, np.uint8),
     )
 
 
@@ -191,7 +177,7 @@ def _pack_chunk(
     way = int(is_in_bits)
     end = HEADER_BYTES + 4 * BLOCKS
     for block in range(BLOCKS):
-        _put(out, HEADER_BYTES + 4 * block, end)
+        put_number(out, HEADER_BYTES + 4 * block, end)
         if room.ends[block, way, 0] == 0:
             _try_low(planes_BPV, room, contexts, block, way)
         if room.ends[block, way, 1] == 0:
@@ -209,10 +195,10 @@ def _pack_chunk(
                 out[at + 2 * voxel] = planes_BPV[block, 0, voxel]
                 out[at + 2 * voxel + 1] = planes_BPV[block, 1, voxel]
     out[0], out[1], out[2], out[3] = VERSION, 1, flags, 2
-    _put(out, 4, _CHUNK_BYTES)
-    _put(out, 8, _CHUNK_BYTES // BLOCKS if flags != COPIED else _CHUNK_BYTES)
-    _put(out, 12, end)
-    _put(out, end, _crc32c(out.ctypes.data, np.uint64(end)))
+    put_number(out, 4, _CHUNK_BYTES)
+    put_number(out, 8, _CHUNK_BYTES // BLOCKS if flags != COPIED else _CHUNK_BYTES)
+    put_number(out, 12, end)
+    put_number(out, end, _crc32c(out.ctypes.data, np.uint64(end)))
     return end + _CRC_BYTES
 
 
@@ -263,9 +249,9 @@ def _try_low(
     stream = room.streams[block, way, 0]
     if way == 1:
         bits_V = room.bits_BPV[block, 0]
-        end, cost = _put_bits(bits_V, contexts, stream, room.plain)
+        end, cost = put_bits(bits_V, contexts, stream, room.plain)
     else:
-        end = _put_stream(planes_BPV[block, 0], contexts.low, stream, 0)
+        end = put_stream(planes_BPV[block, 0], contexts.low, stream, 0)
         cost = cost_of_bytes(end - 4)
     room.ends[block, way, 0], room.costs[block, way] = end, cost
 
@@ -277,94 +263,4 @@ def _try_high(
     """The stream of high bytes."""
     plane_V = room.bits_BPV[block, 1] if way == 1 else planes_BPV[block, 1]
     context = contexts.high_bits if way == 1 else contexts.high
-    room.ends[block, way, 1] = _put_stream(plane_V, context, room.streams[block, way, 1], 0)
-
-
-@compiled
-def _put_bits(
-    bits_V: NDArray[np.uint8],
-    contexts: ZstdContexts,
-    out: NDArray[np.uint8],
-    spare: NDArray[np.uint8],
-) -> tuple[int, int]:
-    """Bits of low bytes as a stream, with its length; where it ends, and what it costs."""
-    raw_bytes = noisy_planes(bits_V) * PLANE_BYTES
-    end = _put_behind_noise(bits_V, raw_bytes, contexts.low_bits, out)
-    cost = cost_of_bits(end - 4, raw_bytes, True)  # noqa: FBT003 (compiled)
-    if may_be_plain(end - 4, raw_bytes):
-        plain = _put_behind_noise(bits_V, raw_bytes, contexts.plain_bits, spare)
-        plain_cost = cost_of_bits(plain - 4, raw_bytes, False)  # noqa: FBT003 (compiled)
-        if plain_cost < cost:
-            out[:plain] = spare[:plain]
-            return plain, plain_cost
-    return end, cost
-
-
-@compiled
-def _put_behind_noise(
-    bits_V: NDArray[np.uint8], raw_bytes: int, context: int, out: NDArray[np.uint8]
-) -> int:
-    """Bits as a frame in which planes of noise lie as they are, with its length; where it ends."""
-    if raw_bytes == 0:
-        return _put_stream(bits_V, context, out, 0)
-    if raw_bytes < BITS * PLANE_BYTES:
-        # The frame of the rest is made where its blocks will lie; its start is overwritten.
-        frame, tail = 4 + RAW_BLOCK_BYTES + raw_bytes, bits_V[raw_bytes:]
-        most, size = np.uint64(tail.size - RAW_BLOCK_BYTES), np.uint64(tail.size)
-        got = _compress(np.uint64(context), out.ctypes.data + frame, most, tail.ctypes.data, size)
-        # Too little room is a fault to zstd, and faults are sizes beyond any room.
-        if got <= most and _is_start(out[frame:]):
-            stream_bytes = RAW_BLOCK_BYTES + raw_bytes + int(got)
-            if stream_bytes < WORTHWHILE_SHARE * bits_V.size:
-                _put_frame_start(bits_V, raw_bytes, out, 4)
-                _put(out, 0, stream_bytes)
-                return 4 + stream_bytes
-    out[4 : 4 + bits_V.size] = bits_V
-    _put(out, 0, bits_V.size)
-    return 4 + int(bits_V.size)
-
-
-@compiled
-def _put_frame_start(
-    bits_V: NDArray[np.uint8], raw_bytes: int, out: NDArray[np.uint8], at: int
-) -> None:
-    """The start of a frame of all the bits, and its first block: those that are noise."""
-    for byte in range(len(FRAME_START)):
-        out[at + byte] = FRAME_START[byte]
-    at += len(FRAME_START)
-    whole_bytes = bits_V.size - FRAME_BYTES_FROM
-    out[at], out[at + 1] = whole_bytes & 0xFF, whole_bytes >> 8
-    at += 2
-    for byte in range(RAW_BLOCK_BYTES):
-        out[at + byte] = (raw_bytes << 3 >> (8 * byte)) & 0xFF
-    at += RAW_BLOCK_BYTES
-    out[at : at + raw_bytes] = bits_V[:raw_bytes]
-
-
-@compiled
-def _is_start(frame: NDArray[np.uint8]) -> bool:
-    differing = 0
-    for byte in range(len(FRAME_START)):
-        differing += frame[byte] != FRAME_START[byte]
-    return differing == 0
-
-
-@compiled
-def _put_stream(plane: NDArray[np.uint8], context: int, out: NDArray[np.uint8], at: int) -> int:
-    """A stream and its length, compressed or as it is; where it ends."""
-    into, most = out.ctypes.data + at + 4, np.uint64(plane.size)
-    got: int = _compress(np.uint64(context), into, most, plane.ctypes.data, most)
-    # Too little room is a fault to zstd, and faults are sizes beyond any room.
-    if got < WORTHWHILE_SHARE * plane.size:
-        _put(out, at, got)
-        return at + 4 + int(got)
-    out[at + 4 : at + 4 + plane.size] = plane
-    _put(out, at, plane.size)
-    return at + 4 + int(plane.size)
-
-
-@compiled
-def _put(out: NDArray[np.uint8], at: int, number: int) -> None:
-    """Four bytes, little-endian."""
-    for byte in range(4):
-        out[at + byte] = (number >> (8 * byte)) & 0xFF
+    room.ends[block, way, 1] = put_stream(plane_V, context, room.streams[block, way, 1], 0)
