@@ -29,6 +29,11 @@ BLOCK_VOX = 16 * ROW_VOX * ROW_VOX
 PLANE_BYTES = BLOCK_VOX // 8
 NOISY_SHARE = 0.94
 """Bits a voxel, told from its neighbour along x, from which on a plane is taken for noise."""
+DOUBTFUL_BYTES = 800
+"""What one block costs less is enough for both."""
+HIGH_DOUBTFUL_BYTES = 800
+"""What bits of a block's high bytes may take over their entropy without a doubt: around a multiple
+of 256 HU, noise flips several of them at once."""
 _PAIRS = BLOCK_VOX - BLOCK_VOX // ROW_VOX
 _WITHIN_ROWS = np.uint64(0x7FFFFFFF7FFFFFFF)
 """All bits of two rows that have a neighbour to their right, with whom they were compared."""
@@ -80,12 +85,6 @@ def noisy_planes(bits_V: NDArray[np.uint8]) -> int:
             return bit
     return BITS
 
-
-DOUBTFUL_BYTES = 800
-"""What one block costs less is enough for both."""
-HIGH_DOUBTFUL_BYTES = 800
-"""What bits of a block's high bytes may take over their entropy without a doubt: around a multiple
-of 256 HU, noise flips several of them at once."""
 
 # What a stream of low bytes costs: its bytes, and as many as a reader's time for it is worth, 95
 # to the microsecond on the machine of docs/benchmarks.md. To undo Huffman codes takes 0.8

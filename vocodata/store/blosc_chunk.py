@@ -126,16 +126,15 @@ def buffer(planes_BPV: NDArray[np.uint8], compressor: Compressor) -> bytes:
         compressor: One of `COMPRESSORS`.
     """
     width, chunk_bytes = planes_BPV.shape[1], planes_BPV.size
-    bits_BPV = None
-    if compressor.bits is not None and planes_BPV.shape[1:] == (2, BLOCK_VOX):
-        bits_BPV = _bits_if_cheaper(planes_BPV, compressor, compressor.bits)
+    bits = compressor.bits if planes_BPV.shape[1:] == (2, BLOCK_VOX) else None
+    bits_BPV = None if bits is None else _bits_if_cheaper(planes_BPV, compressor, bits)
     parts: list[bytes] = []
     starts, end = [], HEADER_BYTES + 4 * BLOCKS
     for block in range(len(planes_BPV)):
         starts.append(end)
-        if compressor.bits is not None and bits_BPV is not None:
+        if bits is not None and bits_BPV is not None:
             low, high = bits_BPV[block]
-            streams = [_bits_stream(low, compressor.bits)[0], _stream(high, compressor.bits.high)]
+            streams = [_bits_stream(low, bits)[0], _stream(high, bits.high)]
         else:
             ways = (compressor.low, compressor.high)[-width:]
             streams = [_stream(*each) for each in zip(planes_BPV[block], ways, strict=True)]

@@ -251,7 +251,7 @@ def _try_low(
         bits_V = room.bits_BPV[block, 0]
         end, cost = put_bits(bits_V, contexts, stream, room.plain)
     else:
-        end = put_stream(planes_BPV[block, 0], contexts.low, stream, 0)
+        end = put_stream(planes_BPV[block, 0], contexts.low, stream)
         cost = cost_of_bytes(end - 4)
     room.ends[block, way, 0], room.costs[block, way] = end, cost
 
@@ -263,4 +263,4 @@ def _try_high(
     """The stream of high bytes."""
     plane_V = room.bits_BPV[block, 1] if way == 1 else planes_BPV[block, 1]
     context = contexts.high_bits if way == 1 else contexts.high
-    room.ends[block, way, 1] = put_stream(plane_V, context, room.streams[block, way, 1], 0)
+    room.ends[block, way, 1] = put_stream(plane_V, context, room.streams[block, way, 1])

@@ -68,7 +68,7 @@ def _put_behind_noise(
 ) -> int:
     """Bits as a frame in which planes of noise lie as they are, with its length; where it ends."""
     if raw_bytes == 0:
-        return put_stream(bits_V, context, out, 0)
+        return put_stream(bits_V, context, out)
     if raw_bytes < BITS * PLANE_BYTES:
         # The frame of the rest is made where its blocks will lie; its start is overwritten.
         frame, tail = 4 + RAW_BLOCK_BYTES + raw_bytes, bits_V[raw_bytes:]
@@ -81,9 +81,7 @@ def _put_behind_noise(
                 _put_frame_start(bits_V, raw_bytes, out, 4)
                 put_number(out, 0, stream_bytes)
                 return 4 + stream_bytes
-    out[4 : 4 + bits_V.size] = bits_V
-    put_number(out, 0, bits_V.size)
-    return 4 + int(bits_V.size)
+    return _put_raw(bits_V, out)
 
 
 @compiled
@@ -112,17 +110,23 @@ def _is_start(frame: NDArray[np.uint8]) -> bool:
 
 
 @compiled
-def put_stream(plane: NDArray[np.uint8], context: int, out: NDArray[np.uint8], at: int) -> int:
-    """A stream and its length, compressed or as it is; where it ends."""
-    into, most = out.ctypes.data + at + 4, np.uint64(plane.size)
-    got: int = _compress(np.uint64(context), into, most, plane.ctypes.data, most)
+def put_stream(plane_V: NDArray[np.uint8], context: int, out: NDArray[np.uint8]) -> int:
+    """A stream and its length at the start of `out`, compressed or as it is; where it ends."""
+    size = np.uint64(plane_V.size)
+    got: int = _compress(np.uint64(context), out.ctypes.data + 4, size, plane_V.ctypes.data, size)
     # Too little room is a fault to zstd, and faults are sizes beyond any room.
-    if got < WORTHWHILE_SHARE * plane.size:
-        put_number(out, at, got)
-        return at + 4 + int(got)
-    out[at + 4 : at + 4 + plane.size] = plane
-    put_number(out, at, plane.size)
-    return at + 4 + int(plane.size)
+    if got < WORTHWHILE_SHARE * plane_V.size:
+        put_number(out, 0, got)
+        return 4 + int(got)
+    return _put_raw(plane_V, out)
+
+
+@compiled
+def _put_raw(plane_V: NDArray[np.uint8], out: NDArray[np.uint8]) -> int:
+    """A stream that is the plane itself."""
+    out[4 : 4 + plane_V.size] = plane_V
+    put_number(out, 0, plane_V.size)
+    return 4 + int(plane_V.size)
 
 
 @compiled
