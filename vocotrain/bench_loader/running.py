@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vocotrain.bench_loader.measuring import measured
 from vocotrain.bench_loader.scaling import scaling
-from vocotrain.bench_loader.volumes import CODECS, ct_like, write_all
+from vocotrain.bench_loader.volumes import ct_like, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ class LoaderReport:
         machine: Processor and its cores at hand.
         rows: Medians, a row a reader, crop, malloc and size of volume.
         bytes_per_voxel: Of the files of each kind, by their ending or the store's name.
-        scaling: Fields a second of two processes over those of one, by codec.
+        scaling: What two processes do over what one does, by codec, and where they share nothing.
     """
 
     machine: str
@@ -82,10 +82,7 @@ def bench_loader(
                 voxels = settings.volumes * size.x * size.y * size.z
                 per_voxel = {k: n / voxels for k, n in _stored_bytes(made).items()}
                 say("reading with two processes")
-                scales = {
-                    codec: scaling(made, codec, size, fields=settings.scaling_fields)
-                    for codec in CODECS
-                }
+                scales = scaling(made, size, window_s=settings.scaling_s)
     machine = f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores"
     return LoaderReport(machine, tuple(rows), per_voxel, scales)
 

@@ -22,7 +22,7 @@ class LoaderSettings:
         rounds: Crops of each kind that every reader reads.
         mallocs: Keys of `MALLOCS`.
         cold_rounds: Fields that every reader reads after its files left the page cache.
-        scaling_fields: Fields that a process reads at a time when two are compared with one.
+        scaling_s: How long a process reads at a time when two are compared with one.
         is_quick: Whether slow peers are left out.
     """
 
@@ -31,7 +31,7 @@ class LoaderSettings:
     rounds: int
     mallocs: tuple[str, ...]
     cold_rounds: int
-    scaling_fields: int
+    scaling_s: float
     is_quick: bool
 
 
@@ -43,5 +43,5 @@ def resolve_settings(*, is_quick: bool) -> LoaderSettings:
     """
     small, large = Size(256, 256, 250), Size(360, 360, 360)
     if is_quick:
-        return LoaderSettings((small,), 1, 10, ("default", "tuned"), 3, 20, is_quick=True)
-    return LoaderSettings((small, large), 2, 40, ("default", "tuned"), 8, 60, is_quick=False)
+        return LoaderSettings((small,), 1, 10, ("default", "tuned"), 3, 0.1, is_quick=True)
+    return LoaderSettings((small, large), 2, 40, ("default", "tuned"), 8, 0.2, is_quick=False)

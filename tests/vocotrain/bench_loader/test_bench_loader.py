@@ -8,16 +8,18 @@ import pytest
 from vocodata.geometry import Size
 from vocotrain.bench_loader import LoaderSettings, bench_loader, goals, resolve_settings, table
 from vocotrain.bench_loader import readers as peers
+from vocotrain.bench_loader import scaling as scaling_module
 from vocotrain.bench_loader.measuring import Row, differing, measured
 from vocotrain.bench_loader.readers import BASELINE, open_all
 from vocotrain.bench_loader.running import LoaderReport
+from vocotrain.bench_loader.scaling import NOTHING_SHARED, scaling
 from vocotrain.bench_loader.settings import CROPS
 from vocotrain.bench_loader.volumes import ct_like, write_all
 from vocotrain.errors import BenchmarkError
 
 # As small as a volume may be that holds every crop.
 SIZE = Size(192, 192, 96)
-SETTINGS = LoaderSettings((SIZE,), 1, 1, ("default",), 1, 1, is_quick=True)
+SETTINGS = LoaderSettings((SIZE,), 1, 1, ("default",), 1, 0.01, is_quick=True)
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +69,49 @@ def test_a_run_measures_every_crop_and_cleans_up(tmp_path):
     assert {row.crop for row in report.rows} == set(CROPS)
     assert all(row.wall_ms > 0 for row in report.rows)
     assert report.bytes_per_voxel["voco-zstd.zarr"] < 1.2
-    assert set(report.scaling) == {"zstd", "lz4"}
+    assert set(report.scaling) == {"zstd", "lz4", NOTHING_SHARED}
     assert list(tmp_path.iterdir()) == []
     assert any("two processes" in text for text in said)
     header, lines = table(report)
     assert {len(line) for line in lines} == {len(header)}
+
+
+def test_two_processes_without_a_store_give_no_number(tmp_path):
+    with pytest.raises(BenchmarkError, match=r"two that are compared with one \(zstd\) died"):
+        scaling(tmp_path, SIZE, window_s=0.01)
+
+
+class _Process:
+    """The end of a pipe behind which somebody works, slower while the other does if both share."""
+
+    working = 0
+
+    def __init__(self, rate, *, is_sharing):
+        self.rate, self.is_sharing = rate, is_sharing
+
+    def send(self, _work):
+        _Process.working += 1
+
+    def poll(self, _patience_s):
+        return True
+
+    def recv(self):
+        if self.is_sharing and _Process.working == 2:
+            return self.rate / 2
+        return self.rate
+
+
+@pytest.mark.parametrize(("is_sharing", "times"), [(False, 2.0), (True, 1.0)])
+def test_a_slower_process_is_no_sharing_and_a_lock_is(monkeypatch, is_sharing, times):
+    pair = [_Process(rate, is_sharing=is_sharing) for rate in (20.0, 10.0)]
+    per_second = scaling_module._per_second
+
+    def counted(pipes, work, window_s):
+        monkeypatch.setattr(_Process, "working", 0)
+        return per_second(pipes, work, window_s)
+
+    monkeypatch.setattr(scaling_module, "_per_second", counted)
+    assert scaling_module.ratio(pair, "zstd", 0.1) == pytest.approx(times)
 
 
 def _report(ours_ms):
@@ -81,7 +121,9 @@ def _report(ours_ms):
         for crop in CROPS
         for reader, ms, disk in [(BASELINE, 40.0, 65.0), ("voco zstd", ours_ms, 4.0)]
     ]
-    return LoaderReport("a machine", tuple(rows), {}, {"zstd": 1.9})
+    return LoaderReport(
+        "a machine", tuple(rows), {}, {"zstd": 1.9, "lz4": 1.7, NOTHING_SHARED: 1.95}
+    )
 
 
 def test_a_goal_is_met_or_missed_by_what_was_measured():
@@ -93,6 +135,8 @@ def test_a_goal_is_met_or_missed_by_what_was_measured():
     assert verdicts(20.0)[name] == ("2.00", "MISSED")
     assert verdicts(5.0)["bytes from disk for a field, .pt over zstd"] == ("16.25", "met")
     assert verdicts(5.0)["two processes over one, zstd"] == ("1.90", "met")
+    assert verdicts(5.0)["two processes over one, lz4"] == ("1.70", "MISSED")
+    assert verdicts(5.0)[f"two processes over one, {NOTHING_SHARED}"][0] == "1.95"
     assert not any("tensorstore" in name for name in verdicts(5.0))
 
 
