@@ -5,6 +5,7 @@ Clusters come and go: workers may die, or never come. That is noticed, said and 
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from typing import TYPE_CHECKING, Any
@@ -59,8 +60,8 @@ class Watch:
         return False
 
 
-def come(completed: Any, pool: Pool, should_stop: Callable[[], bool]) -> Iterator[Any]:  # noqa: ANN401 (half typed)
-    """Futures as they are done; ends early as `Watch` has it.
+def come(completed: Any, pool: Pool, should_stop: Callable[[], bool]) -> Iterator[list[Any]]:  # noqa: ANN401 (half typed)
+    """Futures as they are done, all that are at a time; ends early as `Watch` has it.
 
     Args:
         completed: Dask's `as_completed` of futures; others may be added meanwhile.
@@ -73,9 +74,8 @@ def come(completed: Any, pool: Pool, should_stop: Callable[[], bool]) -> Iterato
         if left is None and should_stop():
             left = _withdrawn(pool.client, list(completed.futures))
         if completed.has_ready():
-            future = next(completed)
-            if future.key not in (left or ()):
-                yield future
+            done = completed.next_batch(block=False)
+            yield [future for future in done if future.key not in (left or ())]
             watch, looked_at = Watch(pool, should_stop), time.monotonic()
             continue
         # As Dask waits itself; the time limit lets signals through.
@@ -115,6 +115,26 @@ def fetched(future: Any, pool: Pool, should_stop: Callable[[], bool], missing: A
                 raise
             if watch.is_over():
                 return missing
+
+
+def fetched_together(futures: list[Any], pool: Pool) -> dict[int, Any]:
+    """What done futures hold, by their number in the list, as far as it comes at once.
+
+    One question instead of one for each. Of a future that failed, or whose worker died since, there
+    is nothing: `fetched` says why.
+    """
+    sound = {number: one for number, one in enumerate(futures) if one.status == "finished"}
+    if len(sound) < 2:
+        return {}
+    asked = asyncio.run_coroutine_threadsafe(
+        pool.client.gather(sound, errors="skip", asynchronous=True), pool.client.loop.asyncio_loop
+    )
+    try:
+        got: dict[int, Any] = asked.result(LOOK_S)
+    except (TimeoutError, asyncio.CancelledError, OSError):
+        asked.cancel()
+        return {}
+    return {number: result for number, result in got.items() if result is not None}
 
 
 def is_anybody_at_work(client: Any) -> bool:  # noqa: ANN401 (half typed)
