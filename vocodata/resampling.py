@@ -167,7 +167,8 @@ def linear_table(axis: _Axis) -> AxisTable:
 def nearest_table(axis: _Axis) -> NDArray[np.int64]:
     """Nearest source index; a tie goes to the even one.
 
-    MONAI means the same, but its ties are decided by the last bit of a float.
+    MONAI means the same, but its ties are decided by the last bit of a float, and that by the
+    processor (benchmarks/labels.py).
     """
     index = np.rint(axis.position.round(6)).astype(np.int64)
     return axis.n_in - 1 - index if axis.flip else index
