@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vocodata.geometry import Size
     from vocotrain.bench_loader.measuring import Row
     from vocotrain.bench_loader.readers import Opener
+    from vocotrain.bench_loader.scaling import Scaling
     from vocotrain.bench_loader.settings import LoaderSettings
 
 
@@ -36,7 +37,7 @@ class LoaderReport:
     machine: str
     rows: tuple[Row, ...]
     bytes_per_voxel: dict[str, float]
-    scaling: dict[str, float]
+    scaling: dict[str, Scaling]
 
     def row(self, volume_vox: Size, malloc: str, crop: str, reader: str) -> Row | None:
         """The row of a case, if it was measured."""
@@ -67,7 +68,7 @@ def bench_loader(
     """
     rows: list[Row] = []
     per_voxel: dict[str, float] = {}
-    scales: dict[str, float] = {}
+    scales: dict[str, Scaling] = {}
     for size in settings.volumes_vox:
         with tempfile.TemporaryDirectory(dir=folder) as name:
             made = Path(name)
@@ -82,7 +83,7 @@ def bench_loader(
                 voxels = settings.volumes * size.x * size.y * size.z
                 per_voxel = {k: n / voxels for k, n in _stored_bytes(made).items()}
                 say("reading with two processes")
-                scales = scaling(made, size, window_s=settings.scaling_s)
+                scales = scaling(made, size, settings.volumes, window_s=settings.scaling_s)
     machine = f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores"
     return LoaderReport(machine, tuple(rows), per_voxel, scales)
 

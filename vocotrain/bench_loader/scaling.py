@@ -2,8 +2,8 @@
 
 What counts is what both read while both are reading. To wait until each has read as many as the
 other would time the slower of the two, and on a shared machine one of them is always slowed by
-something: then even processes that share nothing fall short of 2. Such a pair is measured beside
-the readers (`NOTHING_SHARED`), as what the machine itself gives.
+something: then even processes that share nothing fall short of 2 (`Scaling.by_slower`). Such a pair
+is measured beside the readers (`NOTHING_SHARED`), as what the machine itself gives.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import itertools
 import multiprocessing
 import statistics
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -40,15 +41,40 @@ _PAIRS = 5
 _PATIENCE_S = 300
 
 
-def scaling(folder: Path, size: Size, *, window_s: float) -> dict[str, float]:
+@dataclass(frozen=True)
+class Scaling:
+    """What two processes do at once over what one does alone.
+
+    Attributes:
+        together: Median of the turns.
+        least: Of the turns.
+        most: Of the turns.
+        by_slower: Median of what it would be if each had to do as much as the other.
+    """
+
+    together: float
+    least: float
+    most: float
+    by_slower: float
+
+
+class Turn(NamedTuple):
+    """The same in one turn."""
+
+    together: float
+    by_slower: float
+
+
+def scaling(folder: Path, size: Size, volumes: int, *, window_s: float) -> dict[str, Scaling]:
     """How many times as much two processes do at once as one does alone, by what they do.
 
-    Medians of all turns of some pairs of processes. In each turn the first works alone, then both
-    at once, then the second alone, each time over the same boxes.
+    In each turn of some pairs of processes the first works alone, then both at once, then the
+    second alone, each time over the same boxes of a volume of its own.
 
     Args:
         folder: Where the stores are.
         size: Of their volumes.
+        volumes: How many there are.
         window_s: How long they work each time.
 
     Returns:
@@ -57,30 +83,37 @@ def scaling(folder: Path, size: Size, *, window_s: float) -> dict[str, float]:
     Raises:
         BenchmarkError: A process died or hangs.
     """
-    pairs = [_turns(folder, size, window_s) for _ in range(_PAIRS)]
+    pairs = [_turns(folder, size, volumes, window_s) for _ in range(_PAIRS)]
     return {
-        work: statistics.median(itertools.chain.from_iterable(pair[work] for pair in pairs))
+        work: _summed(list(itertools.chain.from_iterable(pair[work] for pair in pairs)))
         for work in (*CODECS, NOTHING_SHARED)
     }
 
 
-def _turns(folder: Path, size: Size, window_s: float) -> dict[str, list[float]]:
-    """The ratios of the turns of one pair of processes."""
+def _summed(turns: list[Turn]) -> Scaling:
+    together, by_slower = zip(*turns, strict=True)
+    return Scaling(
+        statistics.median(together), min(together), max(together), statistics.median(by_slower)
+    )
+
+
+def _turns(folder: Path, size: Size, volumes: int, window_s: float) -> dict[str, list[Turn]]:
+    """The turns of one pair of processes."""
     context = multiprocessing.get_context("spawn")
     pipes, children = [], []
     for seed in range(2):
         ours, theirs = context.Pipe()
-        child = context.Process(target=_serve, args=(theirs, folder, size, seed))
+        child = context.Process(target=_serve, args=(theirs, folder, size, volumes, seed))
         child.start()
         theirs.close()
         pipes.append(ours)
         children.append(child)
-    ratios: dict[str, list[float]] = {work: [] for work in (*CODECS, NOTHING_SHARED)}
+    turns: dict[str, list[Turn]] = {work: [] for work in (*CODECS, NOTHING_SHARED)}
     try:
-        for work in ratios:
+        for work in turns:
             _per_second(pipes, work, 0)
-        for _, work in itertools.product(range(_TURNS), ratios):
-            ratios[work].append(ratio(pipes, work, window_s))
+        for _, work in itertools.product(range(_TURNS), turns):
+            turns[work].append(turn(pipes, work, window_s))
     finally:
         for pipe in pipes:
             pipe.close()
@@ -89,36 +122,37 @@ def _turns(folder: Path, size: Size, window_s: float) -> dict[str, list[float]]:
             if child.is_alive():
                 child.kill()
                 child.join()
-    return ratios
+    return turns
 
 
-def ratio(pipes: list[Connection], work: str, window_s: float) -> float:
+def turn(pipes: list[Connection], work: str, window_s: float) -> Turn:
     """What two processes do at once, over what they do alone on average."""
-    first = _per_second(pipes[:1], work, window_s)
+    (first,) = _per_second(pipes[:1], work, window_s)
     both = _per_second(pipes, work, window_s)
-    second = _per_second(pipes[1:], work, window_s)
-    return 2 * both / (first + second)
+    (second,) = _per_second(pipes[1:], work, window_s)
+    return Turn(2 * sum(both) / (first + second), 4 * min(both) / (first + second))
 
 
-def _per_second(pipes: list[Connection], work: str, window_s: float) -> float:
-    """What these processes do in a second, together, when all of them work for so long."""
-    done = 0.0
+def _per_second(pipes: list[Connection], work: str, window_s: float) -> list[float]:
+    """What each of these processes does in a second, when all of them work for so long."""
+    done = []
     try:
         for pipe in pipes:
             pipe.send((work, window_s))
         for pipe in pipes:
             if not pipe.poll(_PATIENCE_S):
                 raise TimeoutError
-            done += pipe.recv()
+            done.append(pipe.recv())
     except (EOFError, OSError) as error:
         msg = f"A process of two that are compared with one ({work}) died or hangs."
         raise BenchmarkError(msg) from error
     return done
 
 
-def _serve(pipe: Connection, folder: Path, size: Size, seed: int) -> None:
+def _serve(pipe: Connection, folder: Path, size: Size, volumes: int, seed: int) -> None:
     """Work for as long as asked for, and answer how often a second, until nobody asks any more."""
-    readers = {codec: _reader(folder, codec, size, seed) for codec in CODECS}
+    scan = scan_id(seed % volumes)
+    readers = {codec: _reader(folder, codec, scan, size, seed) for codec in CODECS}
     while True:
         try:
             name, window_s = pipe.recv()
@@ -134,7 +168,7 @@ def _serve(pipe: Connection, folder: Path, size: Size, seed: int) -> None:
         pipe.send(done / passed)
 
 
-def _reader(folder: Path, codec: str, size: Size, seed: int) -> Callable[[], Work]:
+def _reader(folder: Path, codec: str, scan: str, size: Size, seed: int) -> Callable[[], Work]:
     """What starts to read random fields, always the same ones, one at a call."""
     store, field = open_store(store_path(folder, codec)), CROPS["field"]
     spare = [n - c + 1 for n, c in zip(size, field, strict=True)]
@@ -143,7 +177,7 @@ def _reader(folder: Path, codec: str, size: Size, seed: int) -> Callable[[], Wor
         rng = np.random.default_rng(seed)
 
         def work() -> object:
-            return store.read(scan_id(0), Size(*(int(rng.integers(n)) for n in spare)), field)
+            return store.read(scan, Size(*(int(rng.integers(n)) for n in spare)), field)
 
         return work
 

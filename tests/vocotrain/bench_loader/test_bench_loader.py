@@ -12,7 +12,7 @@ from vocotrain.bench_loader import scaling as scaling_module
 from vocotrain.bench_loader.measuring import Row, differing, measured
 from vocotrain.bench_loader.readers import BASELINE, open_all
 from vocotrain.bench_loader.running import LoaderReport
-from vocotrain.bench_loader.scaling import NOTHING_SHARED, scaling
+from vocotrain.bench_loader.scaling import NOTHING_SHARED, Scaling, scaling
 from vocotrain.bench_loader.settings import CROPS
 from vocotrain.bench_loader.volumes import ct_like, write_all
 from vocotrain.errors import BenchmarkError
@@ -78,7 +78,7 @@ def test_a_run_measures_every_crop_and_cleans_up(tmp_path):
 
 def test_two_processes_without_a_store_give_no_number(tmp_path):
     with pytest.raises(BenchmarkError, match=r"two that are compared with one \(zstd\) died"):
-        scaling(tmp_path, SIZE, window_s=0.01)
+        scaling(tmp_path, SIZE, 1, window_s=0.01)
 
 
 class _Process:
@@ -86,14 +86,14 @@ class _Process:
 
     working = 0
 
-    def __init__(self, rate, *, is_sharing):
-        self.rate, self.is_sharing = rate, is_sharing
+    def __init__(self, rate, *, is_sharing, is_hanging=False):
+        self.rate, self.is_sharing, self.is_hanging = rate, is_sharing, is_hanging
 
     def send(self, _work):
         _Process.working += 1
 
     def poll(self, _patience_s):
-        return True
+        return not self.is_hanging
 
     def recv(self):
         if self.is_sharing and _Process.working == 2:
@@ -111,7 +111,16 @@ def test_a_slower_process_is_no_sharing_and_a_lock_is(monkeypatch, is_sharing, t
         return per_second(pipes, work, window_s)
 
     monkeypatch.setattr(scaling_module, "_per_second", counted)
-    assert scaling_module.ratio(pair, "zstd", 0.1) == pytest.approx(times)
+    found = scaling_module.turn(pair, "zstd", 0.1)
+    assert found.together == pytest.approx(times)
+    # To wait for the slower says less, though it was as slow alone.
+    assert found.by_slower == pytest.approx(times * 2 / 3)
+
+
+def test_a_process_that_hangs_gives_no_number():
+    pair = [_Process(1.0, is_sharing=False, is_hanging=True) for _ in range(2)]
+    with pytest.raises(BenchmarkError, match="died or hangs"):
+        scaling_module.turn(pair, "zstd", 0.1)
 
 
 def _report(ours_ms):
@@ -121,9 +130,9 @@ def _report(ours_ms):
         for crop in CROPS
         for reader, ms, disk in [(BASELINE, 40.0, 65.0), ("voco zstd", ours_ms, 4.0)]
     ]
-    return LoaderReport(
-        "a machine", tuple(rows), {}, {"zstd": 1.9, "lz4": 1.7, NOTHING_SHARED: 1.95}
-    )
+    scales = {"zstd": 1.9, "lz4": 1.7, NOTHING_SHARED: 1.8}
+    found = {work: Scaling(times, 1.0, 2.0, 1.5) for work, times in scales.items()}
+    return LoaderReport("a machine", tuple(rows), {}, found)
 
 
 def test_a_goal_is_met_or_missed_by_what_was_measured():
@@ -134,9 +143,16 @@ def test_a_goal_is_met_or_missed_by_what_was_measured():
     assert verdicts(5.0)[name] == ("8.00", "met")
     assert verdicts(20.0)[name] == ("2.00", "MISSED")
     assert verdicts(5.0)["bytes from disk for a field, .pt over zstd"] == ("16.25", "met")
-    assert verdicts(5.0)["two processes over one, zstd"] == ("1.90", "met")
-    assert verdicts(5.0)["two processes over one, lz4"] == ("1.70", "MISSED")
-    assert verdicts(5.0)[f"two processes over one, {NOTHING_SHARED}"][0] == "1.95"
+    processes = {
+        name.partition(" (")[0].rpartition(", ")[2]: line
+        for name, line in verdicts(5.0).items()
+        if name.startswith("two processes")
+    }
+    assert processes == {
+        "zstd": ("1.90", "met"),
+        "lz4": ("1.70", "MISSED"),
+        NOTHING_SHARED: ("1.80", "busy machine: measure again"),
+    }
     assert not any("tensorstore" in name for name in verdicts(5.0))
 
 
