@@ -66,8 +66,8 @@ def take_census(volume: Volume) -> Census:
         volume: HU in RAS as the file has them; parts of HU and values beyond int16 are rounded
             and clipped.
     """
-    laid = in_memory_order(_as_int16(volume.data_XYZ))
-    counts, *along_kji = _tally(laid.data_KJI, _weights(), *MARK_WINDOW_HU)
+    laid = in_memory_order(volume.data_XYZ)
+    counts, along_kji = _sums(laid.data_KJI)
     low, high = _range(volume.data_XYZ, counts)
     axes = laid.along_xyz(along_kji)
     z_sums = axes[2]
@@ -84,6 +84,18 @@ def take_census(volume: Volume) -> Census:
         lowest_hu=low,
         highest_hu=high,
     )
+
+
+def _sums(data_KJI: NDArray[Any]) -> tuple[NDArray[np.int64], list[NDArray[np.uint64]]]:
+    """Counts of HU, and what `_tally` tells of the slices along K, J and I."""
+    counts = np.zeros(65536, np.int64)
+    along_k, *others = (np.zeros((n, 3), np.uint64) for n in data_KJI.shape)
+    # Floats slice by slice: rounded as a whole they would take half as much memory again.
+    step = len(data_KJI) if data_KJI.dtype == np.int16 else 1
+    for k in range(0, len(data_KJI), step):
+        part_KJI = _as_int16(data_KJI[k : k + step])
+        _tally(part_KJI, _weights(), *MARK_WINDOW_HU, counts, along_k[k : k + step], *others)
+    return counts, [along_k, *others]
 
 
 def _as_int16(data_XYZ: NDArray[Any]) -> NDArray[np.int16]:
@@ -145,14 +157,17 @@ def _weights() -> NDArray[np.uint64]:
 
 @compiled
 def _tally(
-    data_KJI: NDArray[np.int16], weights: NDArray[np.uint64], low: int, high: int
-) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
-    """Counts of HU; of each slice along each axis both sums and the voxels inside low..high."""
+    data_KJI: NDArray[np.int16],
+    weights: NDArray[np.uint64],
+    low: int,
+    high: int,
+    counts: NDArray[np.int64],
+    k_sums: NDArray[np.uint64],
+    j_sums: NDArray[np.uint64],
+    i_sums: NDArray[np.uint64],
+) -> None:
+    """Add up HU; of each slice along each axis both sums and the voxels inside low..high."""
     nk, nj, ni = data_KJI.shape
-    counts = np.zeros(65536, np.int64)
-    k_sums = np.zeros((nk, 3), np.uint64)
-    j_sums = np.zeros((nj, 3), np.uint64)
-    i_sums = np.zeros((ni, 3), np.uint64)
     # Narrow and side by side, so that the loop over them is vectorised.
     tissue_I = np.zeros(ni, np.uint32)
     for k in range(nk):
@@ -176,8 +191,8 @@ def _tally(
                 sums[at_slice, 0] += a
                 sums[at_slice, 1] += b
                 sums[at_slice, 2] += np.uint64(inside)
-    i_sums[:, 2] = tissue_I
-    return counts, k_sums, j_sums, i_sums
+    for i in range(ni):
+        i_sums[i, 2] += np.uint64(tissue_I[i])
 
 
 @compiled

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Affine = NDArray[np.float64]
 """Homogeneous 4x4 matrix, voxel index -> RAS mm."""
 
+_INT16 = np.dtype(np.int16)
+
 
 class Spacing(NamedTuple):
     """Distance between voxel centres along each voxel axis, mm."""
@@ -118,12 +120,16 @@ class Header:
         dtype: Kind of the stored voxels, before any rescaling.
         tilt_degrees: How far the file's slices leaned before they were put straight; 0 if they
             were straight.
+        hu_dtype: Kind that HU may come to: int16 only if whatever may be stored is whole and fits.
+        read_bytes: Most memory that reading takes for a voxel.
     """
 
     shape_XYZ: Size  # noqa: N815 (shape letters)
     affine: Affine
     dtype: np.dtype[Any]
     tilt_degrees: float = 0.0
+    hu_dtype: np.dtype[Any] = _INT16
+    read_bytes: int = 2
 
     @property
     def spacing_mm(self) -> Spacing:

@@ -167,8 +167,11 @@ def _process(scan: Scan, preset: Preset, room_bytes: int | None) -> ProcessedSca
     fingerprint_text = fingerprint(source, census)
     digest, source_shape, source_spacing = voxel_digest(source), source.shape_XYZ, source.spacing_mm
     source_affine, is_whole = source.affine, source.data_XYZ.dtype == np.int16
-    hu, clipped = _as_int16(resample(source, preset.spacing_mm))
+    on_grid = resample(source, preset.spacing_mm)
+    # What is not needed any more goes first: of floats, rounded ones lie beside it.
     del source
+    hu, clipped = _as_int16(on_grid)
+    del on_grid
     box = _foreground(hu, preset)
     hu = crop(hu, box)
     stats = scan_stats(hu)

@@ -3,8 +3,9 @@
     room of a worker = its limit, less what a process takes before its first scan
     a scan fits if    peak_bytes(header, grid) <= room
 
-The guess is from above, at most twice what is measured (tests/vocodata/test_memory.py): a header
-does not say whether HU need scaling, nor how small the patient's box is.
+The guess is from above, at most twice what is measured (tests/vocodata/test_memory.py) where the
+header says whether HU are whole and fit int16; where values decide that, it is for float32. A
+header does not say how small the patient's box is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import resource
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from vocodata.geometry import axis_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,9 +38,9 @@ def peak_bytes(
 ) -> int:
     """Most memory that processing a scan takes at once.
 
-    Reading holds the file's numbers and int16 HU of them, for floats also float32 HU. Resampling
-    and storing hold HU of the file and of the grid, the grid's crop and its shard; floats are
-    rounded on the way. Labels are read when only the crop is left of the HU.
+    Reading takes what the format's reader says; slices put straight are there twice. Resampling
+    holds HU of the file and of the grid, these twice if axes are to be turned; rounding and storing
+    the grid's HU, its crop and its shard. Labels are read when only the crop is left of the HU.
 
     Args:
         header: Of the file.
@@ -45,10 +48,10 @@ def peak_bytes(
         labels: Header of the labels, if there are any.
         field_voxels: Of the preset's squeeze, or 0.
     """
-    voxels, is_float = math.prod(header.shape_XYZ), header.dtype.kind == "f"
-    hu_bytes, rounded_bytes = (4, 2) if is_float else (2, 0)
-    reading = voxels * (header.dtype.itemsize + 2 + (4 if is_float else 0))
-    resampling = voxels * hu_bytes + grid_voxels * (hu_bytes + rounded_bytes)
+    voxels, hu_bytes = math.prod(header.shape_XYZ), header.hu_dtype.itemsize
+    reading = voxels * max(header.read_bytes, hu_bytes * (2 if header.tilt_degrees else 1))
+    copies = 1 if axis_order(header.affine).axes == (0, 1, 2) else 2
+    resampling = hu_bytes * (voxels + copies * grid_voxels)
     storing = grid_voxels * 6 + 2 * field_voxels
     labelling = 0
     if labels is not None:

@@ -13,7 +13,7 @@ Shape letters: X Y Z voxel axes as stored; K slices of the stack, J I the axes o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,7 +105,9 @@ def straight_header(header: Header) -> Header:
     lean = lean_of(header.shape_XYZ, header.affine)
     if lean is None:
         return header
-    return Header(lean.shape_XYZ, lean.affine, header.dtype, lean.tilt_degrees)
+    return replace(
+        header, shape_XYZ=lean.shape_XYZ, affine=lean.affine, tilt_degrees=lean.tilt_degrees
+    )
 
 
 def straightened(volume: Volume, *, is_labels: bool = False) -> Volume:

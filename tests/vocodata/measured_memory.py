@@ -1,6 +1,8 @@
 """How far a process grows over one scan; a program of its own, so that nothing else is in it.
 
-    python measured_memory.py KIND LABELS X Y Z FOLDER
+    python measured_memory.py FORMAT KIND SLOPE LABELS X Y Z FOLDER
+
+FORMAT is nii.gz, nrrd or dicom; stored numbers of KIND (of 12 bits in DICOM) times SLOPE are HU.
 
 Prints as JSON the growth of the resident size at its highest and what was predicted, bytes.
 """
@@ -12,6 +14,8 @@ import sys
 
 import nibabel as nib
 import numpy as np
+import SimpleITK
+from dicom_series import write_series
 
 from vocodata.discover import Scan
 from vocodata.ingest import predicted_bytes, process_scan
@@ -22,7 +26,7 @@ from vocodata.store.writer import write_scan
 AFFINE = np.diag([-0.75, -0.75, 1.25, 1.0])
 
 
-def write(folder, name, kind, label_kind, size):
+def write(folder, name, ending, kind, slope, label_kind, size):
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     slice_XY = rng.normal(60, 5, size[:2]).astype(kind)
@@ -32,8 +36,19 @@ def write(folder, name, kind, label_kind, size):
     data[0, 0, :] = 900
     if np.dtype(kind).kind == "f":
         data[5, 5] += kind(0.25)
-    image = folder / f"{name}.nii.gz"
-    nib.save(nib.Nifti1Image(data, AFFINE), image)
+    image = folder / f"{name}.{ending}"
+    if ending == "dicom":
+        bits = {"BitsStored": 12, "HighBit": 11, "PixelSpacing": [0.75, 0.75]}
+        scaling = {"RescaleSlope": slope, "RescaleIntercept": -1024}
+        write_series(image, data, change=lambda _: bits | scaling)
+    elif ending == "nrrd":
+        made = SimpleITK.GetImageFromArray(data.T)
+        made.SetSpacing(np.abs(np.diag(AFFINE)[:3]))
+        SimpleITK.WriteImage(made, image, useCompression=True)
+    else:
+        made = nib.Nifti1Image(data, AFFINE)
+        made.header.set_slope_inter(slope, 0)
+        made.to_filename(image)
     labels = None
     if label_kind is not None:
         labels = folder / f"{name}-labels.nii.gz"
@@ -51,12 +66,13 @@ def store(scan, root):
 
 
 if __name__ == "__main__":
-    kind, label_kind, *size, place = sys.argv[1:]
+    ending, kind, slope, label_kind, *size, place = sys.argv[1:]
     kind = np.dtype(kind).type
     label_kind = None if label_kind == "none" else np.dtype(label_kind)
     folder = pathlib.Path(place)
-    small = write(folder, "small", kind, label_kind, (64, 64, 40))
-    large = write(folder, "large", kind, label_kind, tuple(map(int, size)))
+    how = (ending, kind, float(slope), label_kind)
+    small = write(folder, "small", *how, (64, 64, 40))
+    large = write(folder, "large", *how, tuple(map(int, size)))
     store(small, folder / "store")  # what is imported and compiled is the process's own
     gc.collect()
     # The kernel forgets the highest mark, so that making the files above does not count.

@@ -16,12 +16,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydicom.pixels.utils import pixel_array
 
 from vocodata.errors import GeometryError, UnreadableScanError
 from vocodata.geometry import Header, Size, Volume, checked_affine, refuse_negative_spacing
-from vocodata.readers.dicom_headers import DAMAGE, Slice, read_dataset, read_slices
+from vocodata.readers.dicom_headers import Slice, read_slices
 from vocodata.readers.dicom_headers import series_of as series_of
+from vocodata.readers.dicom_pixels import Pixels
 from vocodata.readers.dicom_signs import HEAD_BYTES, is_dicom, is_named_dicom, named_alike
 from vocodata.readers.hounsfield import as_hu
 from vocodata.straightening import MAX_TILT_DEGREES
@@ -60,13 +60,18 @@ def read_volume(folder: Path, *, files: tuple[str, ...] = ()) -> Volume:
     slices = _ordered(_headers(folder, files), folder)
     affine = _affine(slices)
     first = slices[0]
-    hu_ZYX: NDArray[Any] = np.empty((len(slices), first.rows, first.columns), np.int16)
-    pixels = _Pixels()
+    # int16 HU lie at its start, and are widened there by the first slice that int16 cannot hold.
+    room_ZYX = np.empty((len(slices), first.rows, first.columns), np.float32)
+    hu_ZYX: NDArray[Any] = room_ZYX.reshape(-1).view(np.int16)[: room_ZYX.size]
+    hu_ZYX = hu_ZYX.reshape(room_ZYX.shape)
+    pixels = Pixels()
     for z, part in enumerate(slices):
         stored_YX = pixels.of(part)
         slice_XY1 = as_hu(stored_YX.T[:, :, None], slope=part.slope, intercept=part.intercept)
         if slice_XY1.dtype != hu_ZYX.dtype and hu_ZYX.dtype == np.int16:
-            hu_ZYX = hu_ZYX.astype(np.float32)
+            for k in reversed(range(z)):
+                room_ZYX[k] = hu_ZYX[k]
+            hu_ZYX = room_ZYX
         hu_ZYX[z] = slice_XY1[:, :, 0].T
     return Volume(hu_ZYX.transpose(2, 1, 0), affine)
 
@@ -75,7 +80,17 @@ def read_header(folder: Path, *, files: tuple[str, ...] = ()) -> Header:
     """Size and place of the one CT series in a folder; no pixels are decoded."""
     slices = _ordered(_headers(folder, files), folder)
     size = Size(slices[0].columns, slices[0].rows, len(slices))
-    return Header(size, checked_affine(_affine(slices)), np.dtype(np.int16))
+    may_be_float = any(part.may_be_float for part in slices)
+    hu_dtype = np.dtype(np.float32 if may_be_float else np.int16)
+    # A file of many frames is held as a whole.
+    file_bytes = 0 if slices[0].frame is None else 2
+    return Header(
+        size,
+        checked_affine(_affine(slices)),
+        np.dtype(np.int16),
+        hu_dtype=hu_dtype,
+        read_bytes=file_bytes + hu_dtype.itemsize,
+    )
 
 
 def dicom_files(folder: Path) -> list[Path]:
@@ -267,29 +282,3 @@ def _affine(ordered: list[Slice]) -> Affine:
     affine[:3, 3] = first.position_mm
     affine[:3] *= _LPS_TO_RAS[:, None]
     return affine
-
-
-class _Pixels:
-    """Stored pixels of slices; a file of many frames is read once."""
-
-    def __init__(self) -> None:
-        self._path: Path | None = None
-        self._dataset: Any = None
-
-    def of(self, part: Slice) -> NDArray[Any]:
-        """Pixels (rows, columns) of one slice, decompressed."""
-        if part.path != self._path:
-            self._dataset, self._path = read_dataset(part.path), part.path
-        try:
-            pixels = np.asarray(pixel_array(self._dataset, index=part.frame))
-        except (RuntimeError, NotImplementedError) as error:
-            msg = f"{part.path.name}: its compression cannot be decoded ({error})."
-            raise UnreadableScanError(msg, code="unsupported_dicom") from error
-        except DAMAGE as error:
-            msg = f"{part.path.name}: its pixels are damaged ({error}). Fetch the file again."
-            raise UnreadableScanError(msg, code="corrupt_dicom") from error
-        if pixels.shape != (part.rows, part.columns):
-            wanted = (part.rows, part.columns)
-            msg = f"{part.path.name} holds {pixels.shape} pixels, expected {wanted}."
-            raise UnreadableScanError(msg, code="corrupt_dicom")
-        return pixels

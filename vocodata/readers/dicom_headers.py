@@ -24,6 +24,8 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRL
 
 from vocodata.errors import ImplausibleScanError, UnreadableScanError, VocoDataError
 from vocodata.readers.dicom_signs import HEAD_BYTES, is_bare, is_dicom
+from vocodata.readers.dicom_values import holder_of, number_or_none, numbers, stored_ends
+from vocodata.readers.hounsfield import hu_dtype_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,17 +46,6 @@ _TAGS = [
     "CTReconstructionSequence", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
-# Of an enhanced CT: which group of a frame holds what a classic slice says at its top.
-_GROUPS = {
-    "PixelSpacing": "PixelMeasuresSequence",
-    "ImageOrientationPatient": "PlaneOrientationSequence",
-    "ImagePositionPatient": "PlanePositionSequence",
-    "RescaleSlope": "PixelValueTransformationSequence",
-    "RescaleIntercept": "PixelValueTransformationSequence",
-    "RescaleType": "PixelValueTransformationSequence",
-    "GantryDetectorTilt": "CTAcquisitionDetailsSequence",
-    "ConvolutionKernel": "CTReconstructionSequence",
-}
 _HU_TYPES = {"", "HU", "US", "HU_MOD"}
 DAMAGE = (
     InvalidDicomError, BytesLengthException, EOFError, OSError, ValueError, KeyError, TypeError,
@@ -81,6 +72,7 @@ class Slice:
         patient: A number for the patient: hashed with a key that is drawn anew in each process.
         tilt_degrees: What the header says of the gantry; None if it says nothing.
         kernel: What it was reconstructed with; "" if the header says nothing.
+        may_be_float: Whether HU may not be whole, or not fit int16.
     """
 
     path: Path
@@ -96,6 +88,7 @@ class Slice:
     patient: int
     tilt_degrees: float | None = None
     kernel: str = ""
+    may_be_float: bool = False
 
 
 def series_of(file: IO[bytes] | bytes) -> str | None:
@@ -210,20 +203,7 @@ def _slices(path: Path, dataset: Any) -> Iterator[Slice]:  # noqa: ANN401 (pydic
         raise UnreadableScanError(msg, code="corrupt_dicom")
     shared = dataset.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
     for frame, group in enumerate(groups):
-        yield _slice(path, frame, dataset, _holder(dataset, group, shared[0]))
-
-
-def _holder(dataset: Any, own: Any, shared: Any) -> Callable[[str], Any]:  # noqa: ANN401 (pydicom)
-    """Which dataset holds an attribute of a frame: its own group, the shared one, or the top."""
-
-    def find(keyword: str) -> Any:  # noqa: ANN401 (pydicom)
-        for groups in (own, shared):
-            held = groups.get(_GROUPS[keyword])
-            if held and keyword in held[0]:
-                return held[0]
-        return dataset
-
-    return find
+        yield _slice(path, frame, dataset, holder_of(dataset, group, shared[0]))
 
 
 def _slice(path: Path, frame: int | None, dataset: Any, holder: Callable[[str], Any]) -> Slice:  # noqa: ANN401 (pydicom)
@@ -231,7 +211,11 @@ def _slice(path: Path, frame: int | None, dataset: Any, holder: Callable[[str], 
     if kind.upper() not in _HU_TYPES:
         msg = f"{path.name} is scaled to {kind}; expected HU. Leave the series out."
         raise ImplausibleScanError(msg, code="not_hu")
-    spacing = _numbers(holder, "PixelSpacing", 2)
+    spacing = numbers(holder, "PixelSpacing", 2)
+    (slope,), (intercept,) = (
+        numbers(holder, f"Rescale{which}", 1) for which in ("Slope", "Intercept")
+    )
+    hu_dtype = hu_dtype_of(stored_ends(dataset), slope, intercept)
     return Slice(
         path=path,
         frame=frame,
@@ -239,13 +223,14 @@ def _slice(path: Path, frame: int | None, dataset: Any, holder: Callable[[str], 
         rows=int(dataset.Rows),
         columns=int(dataset.Columns),
         spacing_mm=(spacing[0], spacing[1]),
-        orientation=_numbers(holder, "ImageOrientationPatient", 6),
-        position_mm=np.array(_numbers(holder, "ImagePositionPatient", 3)),
-        slope=_numbers(holder, "RescaleSlope", 1)[0],
-        intercept=_numbers(holder, "RescaleIntercept", 1)[0],
+        orientation=numbers(holder, "ImageOrientationPatient", 6),
+        position_mm=np.array(numbers(holder, "ImagePositionPatient", 3)),
+        slope=slope,
+        intercept=intercept,
         patient=_patient_number(dataset),
-        tilt_degrees=_number_or_none(holder, "GantryDetectorTilt"),
+        tilt_degrees=number_or_none(holder, "GantryDetectorTilt"),
         kernel=str(holder("ConvolutionKernel").get("ConvolutionKernel") or ""),
+        may_be_float=hu_dtype == np.float32,
     )
 
 
@@ -275,22 +260,3 @@ def _refuse_shifted_bits(path: Path, dataset: Any) -> None:  # noqa: ANN401 (pyd
 def _patient_number(dataset: Any) -> int:  # noqa: ANN401 (pydicom)
     words = str(dataset.get("PatientID") or dataset.get("PatientName") or "").strip()
     return int.from_bytes(blake2b(words.encode(), digest_size=8, key=_PATIENT_KEY).digest(), "big")
-
-
-def _number_or_none(holder: Callable[[str], Any], keyword: str) -> float | None:
-    held = holder(keyword).get(keyword)
-    return None if held in (None, "") else float(held)
-
-
-def _numbers(holder: Callable[[str], Any], keyword: str, count: int) -> tuple[float, ...]:
-    held = holder(keyword)
-    if keyword not in held:
-        msg = f"{keyword} is missing"
-        raise ValueError(msg)
-    value = held[keyword].value
-    many = [value] if isinstance(value, int | float | str) else (value or ())
-    values = tuple(float(one) for one in many)
-    if len(values) != count or not np.isfinite(values).all():
-        msg = f"{keyword} is {values}, expected {count} finite numbers"
-        raise ValueError(msg)
-    return values

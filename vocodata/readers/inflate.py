@@ -65,10 +65,23 @@ def read_start(path: Path, count: int) -> bytes:
         return start[:count]
 
 
-def read_array(path: Path, *, offset: int, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+def read_array(
+    path: Path, *, offset: int, dtype: np.dtype[Any], count: int, room_bytes: int = 0
+) -> NDArray[Any]:
     """`count` numbers from `offset` bytes into a file's content, inflated if it is gzip.
 
     A gzip stream is read to its end, so that its checksum is proved.
+
+    Args:
+        path: The file.
+        offset: Where the numbers begin, bytes.
+        dtype: In the file.
+        count: Of the numbers.
+        room_bytes: Memory that the array's owner (`base`) has at least, for what takes the place
+            of the numbers. What is not written to costs nothing.
+
+    Returns:
+        The numbers in this machine's byte order.
 
     Raises:
         UnreadableScanError: `truncated_gzip`, `corrupt_gzip`, or fewer numbers than expected
@@ -76,7 +89,7 @@ def read_array(path: Path, *, offset: int, dtype: np.dtype[Any], count: int) -> 
     """
     needed = count * dtype.itemsize
     refuse_too_short(path, offset + needed, most=path.stat().st_size, is_deflated=is_gzip(path))
-    raw = np.empty(needed, np.uint8)
+    raw = np.empty(max(needed, room_bytes), np.uint8)[:needed]
     buffer = raw.data
     with path.open("rb") as file:
         if is_gzip(path):
@@ -90,7 +103,14 @@ def read_array(path: Path, *, offset: int, dtype: np.dtype[Any], count: int) -> 
             "Fetch the file again."
         )
         raise UnreadableScanError(msg, code="truncated_file")
-    return raw.view(dtype)
+    return native(raw.view(dtype))
+
+
+def native(values: NDArray[Any]) -> NDArray[Any]:
+    """Numbers in this machine's byte order, turned where they lie."""
+    if values.dtype.isnative:
+        return values
+    return values.byteswap(inplace=True).view(values.dtype.newbyteorder("="))
 
 
 def refuse_too_short(path: Path, needed: int, *, most: int, is_deflated: bool) -> None:

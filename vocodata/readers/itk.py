@@ -24,8 +24,8 @@ from vocodata.geometry import (
     checked_affine,
     refuse_negative_spacing,
 )
-from vocodata.readers.hounsfield import as_hu, as_labels
-from vocodata.readers.inflate import MAX_REST_BYTES, refuse_too_short
+from vocodata.readers.hounsfield import as_hu, as_labels, hu_dtype_of, stored_ends
+from vocodata.readers.inflate import MAX_REST_BYTES, native, refuse_too_short
 from vocodata.readers.itk_header import (
     META_SUFFIXES,
     read_text_header,
@@ -51,7 +51,7 @@ _CHUNK_BYTES = 1 << 20
 def read_volume(path: Path) -> Volume:
     """HU of an MHA, MHD or NRRD file, axes as stored."""
     voxels, affine = _read(path)
-    return Volume(as_hu(voxels), affine)
+    return Volume(as_hu(voxels, may_overwrite=True), affine)
 
 
 def read_labels(path: Path) -> Volume:
@@ -105,7 +105,16 @@ def read_header(path: Path) -> Header:
     affine[:3, :3] = directions * np.array(reader.GetSpacing()[:3])
     affine[:3, 3] = reader.GetOrigin()[:3]
     dtype = np.dtype(_DTYPES[reader.GetPixelIDValue()])
-    return Header(Size(*reader.GetSize()[:3]), checked_affine(_LPS_TO_RAS @ affine), dtype)
+    hu_dtype = hu_dtype_of(stored_ends(dtype), 1.0, 0.0)
+    # SimpleITK's image and a copy of it; then HU, in the copy's place where they are no wider.
+    beside = 2 if dtype.itemsize >= hu_dtype.itemsize else hu_dtype.itemsize
+    return Header(
+        Size(*reader.GetSize()[:3]),
+        checked_affine(_LPS_TO_RAS @ affine),
+        dtype,
+        hu_dtype=hu_dtype,
+        read_bytes=dtype.itemsize + max(dtype.itemsize, beside),
+    )
 
 
 def _read(path: Path) -> tuple[NDArray[Any], Affine]:
@@ -117,7 +126,7 @@ def _read(path: Path) -> tuple[NDArray[Any], Affine]:
     if text.is_zlib:
         start = 0 if files else text.end
         raw = _inflated(files or [path], start, needed)
-        voxels_ZYX = np.frombuffer(raw, header.dtype.newbyteorder(text.byte_order))
+        voxels_ZYX = native(np.frombuffer(raw, header.dtype.newbyteorder(text.byte_order)))
     else:
         voxels_ZYX = sitk.GetArrayFromImage(_guarded(lambda: sitk.ReadImage(str(path)), path))
     return voxels_ZYX.reshape(header.shape_XYZ[::-1]).transpose(2, 1, 0), header.affine

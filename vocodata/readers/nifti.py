@@ -25,7 +25,7 @@ from vocodata.geometry import (
     checked_affine,
     refuse_negative_spacing,
 )
-from vocodata.readers.hounsfield import as_hu, as_labels
+from vocodata.readers.hounsfield import as_hu, as_labels, hu_dtype_of, stored_ends
 from vocodata.readers.inflate import is_gzip, read_array, read_start
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def _voxels(path: Path, nifti: _NiftiHeader) -> NDArray[Any]:
         offset=nifti.offset,
         dtype=nifti.header.dtype,
         count=math.prod(shape),
+        room_bytes=math.prod(shape) * nifti.header.hu_dtype.itemsize,
     )
     return flat.reshape(shape, order="F")
 
@@ -87,7 +88,17 @@ def _read_header(path: Path) -> _NiftiHeader:
     raw = _parsed(path)
     shape = _three_axes(raw, path)
     slope, intercept = _scaling(raw, path)
-    header = Header(shape, checked_affine(_affine(raw, path)), _dtype(raw, path))
+    dtype = _dtype(raw, path)
+    hu_dtype = hu_dtype_of(stored_ends(dtype), slope, intercept)
+    # int16 HU take the place of stored int16; else they lie beside it, floats then in its place.
+    beside = 0 if dtype.itemsize == 2 == hu_dtype.itemsize and dtype.kind == "i" else 2
+    header = Header(
+        shape,
+        checked_affine(_affine(raw, path)),
+        dtype,
+        hu_dtype=hu_dtype,
+        read_bytes=max(dtype.itemsize + beside, hu_dtype.itemsize),
+    )
     offset = _offset(raw, path)
     return _NiftiHeader(header, offset, slope, intercept)
 

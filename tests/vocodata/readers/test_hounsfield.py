@@ -39,6 +39,30 @@ def test_whole_numbers_of_any_kind_are_scaled(dtype, may_overwrite, slope, inter
         assert may_overwrite or np.array_equal(raw, kept)
 
 
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8"])
+@pytest.mark.parametrize("room_bytes", [2, 4])
+def test_floats_may_take_the_memory_of_the_stored_values_where_it_is_enough(dtype, room_bytes):
+    dtype = np.dtype(dtype)
+    owner = np.zeros(24 * max(dtype.itemsize, room_bytes), np.uint8)
+    raw = owner[: 24 * dtype.itemsize].view(dtype).reshape((2, 3, 4), order="F")
+    raw[:] = np.random.default_rng(0).integers(0, 100, raw.shape)
+    raw[0, 0, 0] = 3
+    expected = (raw.astype(np.float64) * 0.7 - 3.25).astype(np.float32)
+    assert np.array_equal(as_hu(raw, slope=0.7, intercept=-3.25), expected)
+    hu = as_hu(raw, slope=0.7, intercept=-3.25, may_overwrite=True)
+    assert np.array_equal(hu, expected)
+    assert np.shares_memory(hu, owner) == (owner.nbytes >= 4 * raw.size)
+
+
+def test_scaled_labels_are_those_of_the_whole():
+    raw = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    labels = as_labels(raw, slope=2.0, intercept=300.0)
+    assert labels.dtype == np.uint16
+    assert np.array_equal(labels, raw * 2 + 300)
+    with pytest.raises(UnreadableScanError, match=r"values from 0 to 11\.5"):
+        as_labels(raw, slope=0.5)
+
+
 def test_int16_as_it_is_is_not_copied():
     raw = np.zeros((2, 2, 2), np.int16)
     assert as_hu(raw) is raw
