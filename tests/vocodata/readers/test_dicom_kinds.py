@@ -7,17 +7,22 @@ import shutil
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    JPEG2000,
+    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
+    JPEGLSNearLossless,
     RLELossless,
 )
 
@@ -101,23 +106,66 @@ def test_baseline_jpeg_of_eight_bits_reads_nearly_the_same(tmp_path):
     assert np.abs(read_volume(folder).data_XYZ - hu.astype(int)).max() <= 2
 
 
+def series_of_own(folder, name):
+    """Three slices of a file that pydicom brings along, where no encoder is at hand."""
+    path = get_testdata_file(name, download=False)
+    if path is None:
+        pytest.skip(f"this pydicom does not bring {name} along")
+    source = pydicom.dcmread(path)
+    source.SOPClassUID = source.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    source.Modality, source.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
+    source.SeriesInstanceUID, source.RescaleType = "1.2.3", "HU"
+    source.RescaleSlope, source.RescaleIntercept, source.PixelSpacing = 1, 0, [1, 1]
+    source.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    folder.mkdir()
+    for z in range(3):
+        source.ImagePositionPatient = [0, 0, z]
+        source.save_as(folder / f"{z}.dcm", enforce_file_format=True)
+    return folder, source
+
+
 def test_jpeg_ls_reads_the_same(tmp_path):
-    """No encoder is at hand: the slices are pydicom's own, compressed and not."""
     stored = {}
     for name in ("MR_small.dcm", "MR_small_jpeg_ls_lossless.dcm"):
-        source = pydicom.dcmread(get_testdata_file(name, download=False))
-        folder = tmp_path / name
-        folder.mkdir()
-        for z in range(3):
-            source.Modality, source.RescaleSlope, source.RescaleIntercept = "CT", 1, 0
-            source.ImagePositionPatient = [0, 0, z]
-            source.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-            source.save_as(folder / f"{z}.dcm", enforce_file_format=True)
+        folder, source = series_of_own(tmp_path / name, name)
         stored[name] = read_volume(folder).data_XYZ
     assert source.file_meta.TransferSyntaxUID == JPEGLSLossless
     one, other = stored.values()
     assert len(np.unique(one)) > 100
     assert np.array_equal(one, other)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize(
+    ("name", "syntax", "bits"),
+    [
+        ("JPGExtended.dcm", JPEGExtended12Bit, 12),
+        ("JPEGLSNearLossless_08.dcm", JPEGLSNearLossless, 8),
+        ("JPEGLSNearLossless_16.dcm", JPEGLSNearLossless, 16),
+        ("JPEG2000.dcm", JPEG2000, 16),
+        ("693_J2KI.dcm", JPEG2000, 14),
+    ],
+)
+def test_what_was_compressed_with_loss_is_kept_as_another_decoder_gives_it(
+    tmp_path, name, syntax, bits
+):
+    folder, source = series_of_own(tmp_path / "s", name)
+    assert (source.file_meta.TransferSyntaxUID, source.BitsStored) == (syntax, bits)
+    expected = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(folder / "0.dcm")))[0]
+    hu = read_volume(folder).data_XYZ
+    assert expected.min() < expected.max()
+    # Cosines of the old JPEG may be rounded either way.
+    apart = 1 if syntax == JPEGExtended12Bit else 0
+    for z in range(3):
+        assert np.abs(hu[:, :, z].T - expected.astype(int)).max() <= apart
+
+
+def test_a_stream_of_12_bits_that_no_decoder_takes_is_refused_by_name(tmp_path):
+    folder, source = series_of_own(tmp_path / "s", "JPEG-lossy.dcm")
+    assert source.file_meta.TransferSyntaxUID == JPEGExtended12Bit
+    with pytest.raises(UnreadableScanError, match=r"0\.dcm: its compression cannot be") as caught:
+        read_volume(folder)
+    assert caught.value.code == "unsupported_dicom"
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless], ids=lambda s: s.name)
