@@ -7,7 +7,7 @@ import subprocess
 import tarfile
 import zipfile
 
-KINDS = ["zip", "tar", "tar.gz", "tar.xz", "zip.001", "tar.001", "z01", "pieces", "zips"]
+KINDS = ["zip", "tar", "tar.gz", "tar.xz", "zip.001", "tar.001", "z01", "pieces", "zips", "zip64"]
 
 
 def pack(files, folder, kind):
@@ -19,6 +19,8 @@ def pack(files, folder, kind):
         return folder
     if kind == "z01":
         return _spanned(files, folder)
+    if kind == "zip64":
+        return write_zip64(folder / "all.zip", files)
     whole = folder / f"all.{kind.split('.0')[0] if kind != 'pieces' else 'zip'}"
     if ".tar" in whole.name:
         write_tar(whole, files)
@@ -36,6 +38,36 @@ def write_zip(path, files, *, mode="w", method=zipfile.ZIP_DEFLATED):
     with zipfile.ZipFile(path, mode, method) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
+    return path
+
+
+def write_zip64(path, files):
+    """A small zip as one of 5 GB is: sizes, places and counts in their wide fields alone."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            with archive.open(name, "w", force_zip64=True) as member:
+                member.write(content)
+    content = path.read_bytes()
+    end = content.rfind(b"PK\x05\x06")
+    count, size, start = struct.unpack_from("<HLL", content, end + 10)
+    entries, at = b"", start
+    while at < start + size:
+        head = bytearray(content[at : at + 46])
+        packed, whole, name_bytes, extra_bytes = struct.unpack_from("<2L2H", head, 20)
+        place = struct.unpack_from("<L", head, 42)[0]
+        name = content[at + 46 : at + 46 + name_bytes]
+        # A field of another kind before it, as tools write of times.
+        extra = struct.pack("<2H4s", 0x7875, 4, b"time")
+        extra += struct.pack("<2H3Q", 1, 24, whole, packed, place)
+        struct.pack_into("<2L2H", head, 20, 0xFFFFFFFF, 0xFFFFFFFF, name_bytes, len(extra))
+        struct.pack_into("<L", head, 42, 0xFFFFFFFF)
+        entries += head + name + extra
+        at += 46 + name_bytes + extra_bytes
+    wide = (b"PK\6\6", 44, 45, 45, 0, 0, count, count, len(entries), start)
+    tail = struct.pack("<4sQ2H2L4Q", *wide)
+    tail += struct.pack("<4sLQL", b"PK\6\7", 0, start + len(entries), 1)
+    tail += struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, *[0xFFFF] * 2, *[0xFFFFFFFF] * 2, 0)
+    path.write_bytes(content[:start] + entries + tail)
     return path
 
 

@@ -4,12 +4,13 @@ import io
 import shutil
 import subprocess
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
 
 from tests.vocodata.archives.test_archives import refused, scans
-from tests.vocodata.packing import pack, write_zip
+from tests.vocodata.packing import pack, write_zip, write_zip64
 from vocodata.archives import unpacked
 from vocodata.errors import ManifestError
 
@@ -43,6 +44,18 @@ def test_a_file_with_holes_is_refused_by_its_name_and_those_beside_it_are_read(
     first, holes, last = scans(path)
     refused(holes, "archive_link", "Member b.nii .*sparse file")
     assert contents([first, last]) == {"a": b"1", "c": b"3"}
+
+
+def test_a_zip64_is_one_that_others_read_too_and_a_list_elsewhere_than_said_is_told(tmp_path):
+    files = {"a.nii": b"1" * 900, "b/c.nii": bytes(range(200))}
+    path = write_zip64(tmp_path / "a.zip", files)
+    with zipfile.ZipFile(path) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == files
+    assert list(contents(scans(path)).values()) == list(files.values())
+    damaged = path.read_bytes().replace(b"PK\6\6", b"PK\6\0")
+    path.write_bytes(damaged)
+    with pytest.raises(ManifestError, match="list is not where its end says"):
+        scans(path)
 
 
 def test_names_of_a_tar_that_are_no_utf8_stay_apart(tmp_path):
