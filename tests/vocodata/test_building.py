@@ -2,6 +2,7 @@
 
 import math
 import os
+import pickle
 import resource
 import shutil
 import signal
@@ -384,7 +385,8 @@ def test_a_lock_dies_with_its_process(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("signum", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGINT, 1)]
+    ("signum", "workers"),
+    [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGINT, 1), (signal.SIGTERM, 2)],
 )
 def test_a_signal_ends_the_build_cleanly(make_sources, tmp_path, tree, signum, workers):
     manifest = make_sources(12, size=(24, 22, 20))
@@ -410,6 +412,15 @@ def test_a_signal_ends_the_build_cleanly(make_sources, tmp_path, tree, signum, w
     assert _resumed(manifest, out).skipped_done == error.done
     if workers == 0 and signum == signal.SIGTERM:
         assert tree(out) == tree(build(manifest, tmp_path / "whole.zarr", workers=0).store)
+
+
+def test_what_comes_back_of_a_scan_is_small_whatever_the_scan(make_sources, tmp_path):
+    manifest = make_sources(1, size=(90, 80, 70), labels=True)
+    (scan,) = find_scans(load_manifest(manifest))
+    out = build(manifest, tmp_path / "ct.zarr", workers=0).store
+    outcome = run_job(ScanJob(scan, "recipe", out, "zstd"))
+    assert outcome.row.voxels > 100_000
+    assert len(pickle.dumps(outcome)) < 10_000
 
 
 def test_a_signal_outside_the_main_thread_is_not_ours(make_sources, tmp_path):

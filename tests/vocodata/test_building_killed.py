@@ -1,14 +1,20 @@
 """A build killed by SIGKILL and run again equals an undisturbed build, file by file."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from vocodata import building
 from vocodata.building import build
-from vocodata.store import verify
+from vocodata.job import run_on_worker
+from vocodata.store import open_store, verify
+from vocodata.store.catalog import read_excluded
 
 PROGRAM = Path(__file__).with_name("killed_builds.py")
 
@@ -62,6 +68,54 @@ def test_killed_with_its_workers_and_then_one_of_them(make_sources, tmp_path, tr
     manifest = make_sources(10, size=(24, 22, 20))
     out = tmp_path / "ct.zarr"
     assert _run("workers", manifest, out) == {"killed": 2, "excluded": {}}
+    _assert_whole(manifest, out, tmp_path, tree)
+
+
+def test_a_scan_that_kills_three_workers_is_excluded_by_name_and_the_others_are_stored(
+    make_sources, tmp_path, monkeypatch
+):
+    manifest, out, deaths = make_sources(3, size=(24, 22, 20)), tmp_path / "ct.zarr", tmp_path / "d"
+
+    def run(job, room_bytes, **options):
+        if job.scan.name == "case1":
+            with deaths.open("a") as file:
+                file.write("x")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return run_on_worker(job, room_bytes, **options)
+
+    monkeypatch.setattr(building, "run_on_worker", run)
+    report = build(manifest, out, workers=1)
+    assert (report.found, report.stored, report.excluded) == (3, 2, {"kills_worker": 1})
+    assert deaths.read_text() == "xxx"
+    (row,) = read_excluded(out).to_pylist()
+    assert (row["source"], row["scan"], row["reason"]) == ("btcv", "case1", "kills_worker")
+    assert row["detail"].startswith("3 workers ended while processing the scan")
+    assert open_store(out).ids() == ["btcv/case0", "btcv/case2"]
+    assert verify(out).ok
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="holds a process")
+def test_of_two_commands_for_one_store_the_second_ends_at_once_and_the_first_ends_well(
+    make_sources, tmp_path, tree
+):
+    manifest, out = make_sources(2, size=(24, 22, 20)), tmp_path / "ct.zarr"
+    words = ["data", "build", "--sources", manifest, "--out", out, "--workers", "2"]
+    command = [sys.executable, "-m", "vococli", *map(str, words)]
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **piped) as first:
+        until = time.monotonic() + 60
+        while not (out / "zarr.json").exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        # Held, so that it is at work however long the second takes to start.
+        first.send_signal(signal.SIGSTOP)
+        try:
+            second = subprocess.run(command, check=False, timeout=120, **piped)
+        finally:
+            first.send_signal(signal.SIGCONT)
+        _, said = first.communicate(timeout=120)
+    assert second.returncode == 4
+    assert f"process {first.pid}" in second.stderr
+    assert first.returncode == 0, said
     _assert_whole(manifest, out, tmp_path, tree)
 
 
