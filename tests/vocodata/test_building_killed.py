@@ -99,7 +99,7 @@ def test_of_two_commands_for_one_store_the_second_ends_at_once_and_the_first_end
     make_sources, tmp_path, tree
 ):
     manifest, out = make_sources(2, size=(24, 22, 20)), tmp_path / "ct.zarr"
-    words = ["data", "build", "--sources", manifest, "--out", out, "--workers", "2"]
+    words = ["data", "build", "--sources", manifest, "--out", out, "--workers", "1"]
     command = [sys.executable, "-m", "vococli", *map(str, words)]
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **piped) as first:

@@ -60,8 +60,8 @@ def read_volume(folder: Path, *, files: tuple[str, ...] = ()) -> Volume:
     slices = _ordered(_headers(folder, files), folder)
     affine = _affine(slices)
     first = slices[0]
-    # int16 HU lie at its start, and are widened there by the first slice that int16 cannot hold.
-    room_ZYX = np.empty((len(slices), first.rows, first.columns), np.float32)
+    # int16 HU lie at its start, and are widened there at the first slice that int16 cannot hold.
+    room_ZYX = np.empty((len(slices), first.rows, first.columns), _hu_dtype(slices))
     hu_ZYX: NDArray[Any] = room_ZYX.reshape(-1).view(np.int16)[: room_ZYX.size]
     hu_ZYX = hu_ZYX.reshape(room_ZYX.shape)
     pixels = Pixels()
@@ -69,6 +69,9 @@ def read_volume(folder: Path, *, files: tuple[str, ...] = ()) -> Volume:
         stored_YX = pixels.of(part)
         slice_XY1 = as_hu(stored_YX.T[:, :, None], slope=part.slope, intercept=part.intercept)
         if slice_XY1.dtype != hu_ZYX.dtype and hu_ZYX.dtype == np.int16:
+            if room_ZYX.dtype == np.int16:
+                # Pixels hold more bits than the header says.
+                room_ZYX = np.empty(room_ZYX.shape, np.float32)
             for k in reversed(range(z)):
                 room_ZYX[k] = hu_ZYX[k]
             hu_ZYX = room_ZYX
@@ -80,8 +83,7 @@ def read_header(folder: Path, *, files: tuple[str, ...] = ()) -> Header:
     """Size and place of the one CT series in a folder; no pixels are decoded."""
     slices = _ordered(_headers(folder, files), folder)
     size = Size(slices[0].columns, slices[0].rows, len(slices))
-    may_be_float = any(part.may_be_float for part in slices)
-    hu_dtype = np.dtype(np.float32 if may_be_float else np.int16)
+    hu_dtype = _hu_dtype(slices)
     # A file of many frames is held as a whole.
     file_bytes = 0 if slices[0].frame is None else 2
     return Header(
@@ -91,6 +93,12 @@ def read_header(folder: Path, *, files: tuple[str, ...] = ()) -> Header:
         hu_dtype=hu_dtype,
         read_bytes=file_bytes + hu_dtype.itemsize,
     )
+
+
+def _hu_dtype(slices: list[Slice]) -> np.dtype[Any]:
+    """Kind that HU may come to, as the headers have it."""
+    may_be_float = any(part.may_be_float for part in slices)
+    return np.dtype(np.float32 if may_be_float else np.int16)
 
 
 def dicom_files(folder: Path) -> list[Path]:

@@ -77,6 +77,17 @@ def test_a_broken_slope_gives_float_hu_for_the_whole_series(tmp_path):
     assert np.array_equal(volume.data_XYZ[:, :, 2], HU[:, :, 2])
 
 
+def test_a_slice_that_int16_cannot_hold_makes_floats_of_those_before_it(tmp_path):
+    stored = HU.astype(np.int32).transpose(2, 1, 0) + 1024
+    stored[4, 1, 2] = 65535
+    folder = write_series(
+        tmp_path / "s", change=lambda z: {"PixelData": stored[z].astype("<u2").tobytes()}
+    )
+    hu = read_volume(folder).data_XYZ
+    assert hu.dtype == np.float32
+    assert np.array_equal(hu.transpose(2, 1, 0), stored - 1024)
+
+
 def test_contours_and_text_beside_the_series_are_passed_over(tmp_path):
     folder = write_series(tmp_path / "s")
     contours = pydicom.dcmread(folder / "0000.dcm")

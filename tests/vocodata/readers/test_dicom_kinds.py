@@ -33,7 +33,7 @@ from vocodata.errors import ImplausibleScanError, UnreadableScanError
 from vocodata.ingest import process_scan
 from vocodata.manifest import load_manifest
 from vocodata.presets import preset
-from vocodata.readers import dicom_series, read_header, read_volume
+from vocodata.readers import dicom_pixels, dicom_series, read_header, read_volume
 from vocodata.readers.dicom import dicom_files
 
 BIG = np.tile(HU, (8, 8, 1))
@@ -90,6 +90,30 @@ def test_lossless_jpeg_reads_the_same(tmp_path):
     folder = write_series(tmp_path / "s")
     encapsulated(folder, JPEGLosslessSV1, encode_jpeg_lossless)
     assert np.array_equal(read_volume(folder).data_XYZ, HU)
+
+
+def test_pixels_of_more_bits_than_the_header_says_are_taken_as_a_decoder_gives_them(
+    tmp_path, monkeypatch
+):
+    """Today's pydicom cuts them off; nothing here trusts that."""
+
+    def whole(made, index):
+        assert index is None
+        return np.frombuffer(made.PixelData, "<u2").reshape(made.Rows, made.Columns)
+
+    stored = HU.astype(np.int32) + 1024
+    stored[1, 2, 4] = 65535
+    change = {"BitsStored": 12, "HighBit": 11}
+    folder = write_series(
+        tmp_path / "s",
+        change=lambda z: change | {"PixelData": stored[:, :, z].T.astype("<u2").tobytes()},
+    )
+    assert read_volume(folder).data_XYZ[1, 2, 4] == 4095 - 1024
+    monkeypatch.setattr(dicom_pixels, "pixel_array", whole)
+    assert read_header(folder).hu_dtype == np.int16
+    hu = read_volume(folder).data_XYZ
+    assert hu.dtype == np.float32
+    assert np.array_equal(hu, stored - 1024)
 
 
 def test_baseline_jpeg_of_eight_bits_reads_nearly_the_same(tmp_path):
