@@ -146,8 +146,9 @@ def straightened(volume: Volume, *, is_labels: bool = False) -> Volume:
     shift_K2 = np.stack(
         [_shifts(lean.shift_vox[axis], data.shape[k], nearest=is_labels) for axis in (j, i)], axis=1
     )
-    out_KJI = np.full([lean.shape_XYZ[axis] for axis in (k, j, i)], 0 if is_labels else AIR_HU)
-    out_KJI = out_KJI.astype(data.dtype)
+    shape = [lean.shape_XYZ[axis] for axis in (k, j, i)]
+    # Of the volume's own kind from the start: numpy's integers would take four times as much.
+    out_KJI = np.full(shape, 0 if is_labels else AIR_HU, data.dtype)
     shift_slices(data.transpose(k, j, i), shift_K2, data.dtype.kind != "f", out_KJI)
     return Volume(out_KJI.transpose(np.argsort([k, j, i])), lean.affine)
 

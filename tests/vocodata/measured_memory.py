@@ -2,7 +2,8 @@
 
     python measured_memory.py FORMAT KIND SLOPE LABELS X Y Z FOLDER
 
-FORMAT is nii.gz, nrrd or dicom; stored numbers of KIND (of 12 bits in DICOM) times SLOPE are HU.
+FORMAT is nii.gz, leaning.nii.gz, nrrd or dicom; stored numbers of KIND (of 12 bits in DICOM) times
+SLOPE are HU.
 
 Prints as JSON the growth of the resident size at its highest and what was predicted, bytes.
 """
@@ -24,6 +25,7 @@ from vocodata.readers import read_header
 from vocodata.store.writer import write_scan
 
 AFFINE = np.diag([-0.75, -0.75, 1.25, 1.0])
+LEAN_MM = 0.35
 
 
 def write(folder, name, ending, kind, slope, label_kind, size):
@@ -46,7 +48,9 @@ def write(folder, name, ending, kind, slope, label_kind, size):
         made.SetSpacing(np.abs(np.diag(AFFINE)[:3]))
         SimpleITK.WriteImage(made, image, useCompression=True)
     else:
-        made = nib.Nifti1Image(data, AFFINE)
+        affine = AFFINE.copy()
+        affine[1, 2] = LEAN_MM if ending.startswith("leaning") else 0
+        made = nib.Nifti1Image(data, affine)
         made.header.set_slope_inter(slope, 0)
         made.to_filename(image)
     labels = None

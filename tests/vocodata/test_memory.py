@@ -30,6 +30,7 @@ PROGRAM = Path(__file__).with_name("measured_memory.py")
     [
         ("nii.gz", "int16", 1, "none", (320, 320, 160)),
         ("nii.gz", "int16", 0.999, "none", (320, 320, 160)),
+        ("leaning.nii.gz", "int16", 1, "none", (320, 320, 160)),
         ("nii.gz", "float32", 1, "uint8", (256, 256, 160)),
         ("nii.gz", "int16", 1, "float64", (256, 256, 160)),
         ("dicom", "int16", 1, "none", (320, 320, 80)),
