@@ -126,10 +126,11 @@ def page_of(store: Store, clusters: Sequence[Cluster]) -> str:
 
 def sample_of(store: Store) -> list[str]:
     """Scans to show: as many of each source, evenly spread, and some that have a flag."""
-    table = store.catalog()
+    names = ["id", "source", "flags"]
+    table = store.catalog(names)
     by_source: dict[str, list[str]] = {}
     flagged = []
-    columns = (table.column(name).to_pylist() for name in ("id", "source", "flags"))
+    columns = (table.column(name).to_pylist() for name in names)
     for scan, source, flags in zip(*columns, strict=True):
         by_source.setdefault(source, []).append(scan)
         if flags:
@@ -154,7 +155,8 @@ def _sheet(store: Store, scan: str) -> Sheet:
 
 def _rows(store: Store) -> dict[str, list[Any]]:
     """Columns of the table, stored and excluded together; few bytes a row."""
-    table, excluded = store.catalog(), store.excluded()
+    names = ["id", "shape_xyz", "source_spacing_mm", "flags", "hu_p50"]
+    table, excluded = store.catalog(names), store.excluded()
     step = max(1, -(-(table.num_rows + excluded.num_rows) // MAX_ROWS))
     kept, out = table.take(np.arange(0, table.num_rows, step)), excluded.to_pylist()[::step]
     shapes = kept.column("shape_xyz").to_pylist()

@@ -87,7 +87,7 @@ def store_fingerprints(store: str | Path | Store) -> dict[str, Fingerprint]:
             f"{opened.root}: its build has not finished, so scans still to come are not looked at. "
             "Build with --resume, then look again."
         )
-    table = opened.catalog()
+    table = opened.catalog(["id", "fingerprint"])
     texts = table.column("fingerprint").to_pylist()
     ids = table.column("id").to_pylist()
     try:

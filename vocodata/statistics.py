@@ -27,6 +27,10 @@ _CHARTS = {
     "hu_p99": "99th percentile of a scan, HU",
     "body_fraction": "Share of body in a scan",
 }
+_COLUMNS = [
+    *("source", "flags", "licence", "voxels", "bytes", "source_spacing_mm", "shape_xyz"),
+    *(key for key in _CHARTS if key.startswith(("hu_", "body_"))),
+]
 
 
 def store_statistics(store: str | Path | Store) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def store_statistics(store: str | Path | Store) -> dict[str, Any]:
         StoreError: Not a store of this version.
     """
     opened = open_store(store) if isinstance(store, str | Path) else store
-    table, excluded = opened.catalog(), opened.excluded()
+    table, excluded = opened.catalog(_COLUMNS), opened.excluded()
     flags = table.column("flags").to_pylist()
     sources = table.column("source").to_pylist()
     reasons = excluded.column("reason").to_pylist()

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from vocodata.store import Store
 
 
+_COLUMNS = (
+    *("id", "shape_xyz", "field_shape_xyz", "spacing_mm"),
+    *("window_hu", "weight", "licence", "digest"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ScanRow:
     """What planning and the bill of materials know of one scan.
@@ -87,7 +93,7 @@ def read_scan_table(store: Store, field_vox: Size) -> ScanTable:
     A squeezed whole-scan field serves as the sample if it has exactly the field's size; at any
     other size windows of the scan are taken, as for the presets that do not squeeze.
     """
-    return ScanTable(tuple(_rows(store.catalog(), field_vox)))
+    return ScanTable(tuple(_rows(store.catalog(_COLUMNS), field_vox)))
 
 
 def split_holdout(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vocodata.store.catalog import CatalogRow
-    from vocodata.store.store import ScanInfo, Store, open_store
+    from vocodata.store.scan_info import ScanInfo
+    from vocodata.store.store import Store, open_store
     from vocodata.store.verification import Problem, VerifyReport, verify
     from vocodata.store.writer import write_scan
 
@@ -30,7 +31,7 @@ __all__ = [
 _HOMES = {
     "CatalogRow": "catalog",
     "Problem": "verification",
-    "ScanInfo": "store",
+    "ScanInfo": "scan_info",
     "Store": "store",
     "VerifyReport": "verification",
     "open_store": "store",

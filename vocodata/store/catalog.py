@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vocodata.errors import StoreError
-from vocodata.remote.path import RemotePath
 from vocodata.store.atomic import write_atomic
+from vocodata.store.columns import Columns
 from vocodata.store.metadata import FIELD_SHARD, IMAGE_SHARD, LABEL_SHARD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 CATALOG_NAME = "catalog.parquet"
@@ -189,6 +188,8 @@ _KINDS: dict[str, pa.DataType] = {
 }
 CATALOG_SCHEMA = pa.schema([(field.name, _KINDS[str(field.type)]) for field in fields(CatalogRow)])
 EXCLUDED_SCHEMA = pa.schema([(name, _TEXT) for name in ExcludedRow._fields])
+CURATION_COLUMNS = {"fingerprint": "", "source_digest": "", "quality": "{}"}
+"""What only curation reads, most of the file, and what stands for it where voxels are read."""
 
 
 def write_catalog(root: Path, rows: Iterable[CatalogRow]) -> CatalogTotals:
@@ -234,47 +235,33 @@ def _digest_line(row: CatalogRow) -> bytes:
     return json.dumps(row.to_record(), sort_keys=True, allow_nan=False).encode() + b"\n"
 
 
-def read_catalog(root: Path) -> pa.Table:
-    """The catalogue of a store.
+def open_catalog(root: Path) -> Columns:
+    """The catalogue of a store, of which each column is read when it is asked for.
 
     Raises:
         StoreError: Not there, not readable, or without a column that is needed.
     """
-    return _read_table(root / CATALOG_NAME, CATALOG_SCHEMA)
+    return Columns(root / CATALOG_NAME, CATALOG_SCHEMA)
+
+
+def read_catalog(root: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The catalogue of a store, or some of its columns.
+
+    Raises:
+        StoreError: As `open_catalog`.
+    """
+    return open_catalog(root).table(columns)
 
 
 def read_excluded(root: Path) -> pa.Table:
     """The excluded scans of a store.
 
     Raises:
-        StoreError: As `read_catalog`.
+        StoreError: As `open_catalog`.
     """
-    return _read_table(root / EXCLUDED_NAME, EXCLUDED_SCHEMA)
+    return Columns(root / EXCLUDED_NAME, EXCLUDED_SCHEMA).table()
 
 
 def catalog_rows(table: pa.Table) -> list[CatalogRow]:
     """All rows of a catalogue."""
     return [CatalogRow.from_record(record) for record in table.to_pylist()]
-
-
-def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    try:
-        is_remote = isinstance(path, RemotePath)
-        table = pq.read_table(pa.BufferReader(path.read_bytes()) if is_remote else path)
-    except FileNotFoundError as error:
-        msg = (
-            f"{path} is not there: the folder is no store, or its build has not finished. Build "
-            "again with --resume."
-        )
-        raise StoreError(msg) from error
-    except (pa.ArrowException, OSError) as error:
-        msg = f"{path} cannot be read ({error}). Build again with --resume, or restore the file."
-        raise StoreError(msg) from error
-    missing = [name for name in schema.names if name not in table.column_names]
-    if missing:
-        msg = (
-            f"{path} lacks the columns {', '.join(missing)}: another version wrote it. Build again "
-            "with --overwrite."
-        )
-        raise StoreError(msg)
-    return table.select(schema.names).cast(schema)

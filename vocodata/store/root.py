@@ -125,7 +125,7 @@ def prove_accounting(root: Path, found: Collection[str]) -> None:
     Raises:
         StoreError: Scans found are not those in the catalogue and those excluded, once each.
     """
-    stored = read_catalog(root)["id"].to_pylist()
+    stored = read_catalog(root, ["id"])["id"].to_pylist()
     rows = read_excluded(root).to_pylist()
     accounted = Counter(stored + [f"{row['source']}/{row['scan']}" for row in rows])
     expected = Counter(found)

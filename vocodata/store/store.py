@@ -1,8 +1,8 @@
 """What training opens: scans by id, boxes of voxels in X Y Z, HU as int16.
 
-Opening reads nothing. The catalogue is read when first asked for, a scan's shard when first read;
-at most `open_shards` descriptors are kept by each thread. A store travels to spawned workers as
-its path, and a forked worker goes on with what its parent had open.
+Opening reads nothing. A column of the catalogue is read when first asked for, a scan's shard when
+first read; at most `open_shards` descriptors are kept by each thread. A store travels to spawned
+workers as its path, and a forked worker goes on with what its parent had open.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 import difflib
 import threading
 from collections import Counter, OrderedDict
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vocodata.errors import StoreError
-from vocodata.geometry import Affine, Size, Spacing
+from vocodata.geometry import Size, Spacing
 from vocodata.store.catalog import (
+    CATALOG_SCHEMA,
+    CURATION_COLUMNS,
     CatalogRow,
-    catalog_rows,
-    read_catalog,
+    open_catalog,
     read_excluded,
 )
 from vocodata.store.metadata import (
@@ -32,52 +32,20 @@ from vocodata.store.metadata import (
 )
 from vocodata.store.opening import open_shard
 from vocodata.store.root import read_attributes, store_path
+from vocodata.store.scan_info import ScanInfo
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from vocodata.store.columns import Columns
     from vocodata.store.reader import ShardReader
 
 OPEN_SHARDS = 128
 """Descriptors kept open by a thread; far below the usual limit of 1024 a process."""
-
-
-@dataclass(frozen=True, eq=False)
-class ScanInfo:
-    """What training needs to know of a scan before it reads a voxel.
-
-    Attributes:
-        id: `source/name`.
-        source: Name of the manifest's source.
-        preset: Row of presets.yaml it was built with.
-        shape_XYZ: Voxels.
-        spacing_mm: Distance between voxel centres.
-        affine: (4, 4) float64, voxel index -> RAS mm.
-        window_hu: Window that training uses, HU.
-        weight: Sampling weight.
-        licence: As the manifest has it, or None.
-        label_names: Label value -> structure; empty without labels.
-        flags: Short words on what a reader should know.
-        digest: SHA-256 of the image's shard.
-        voxels: Product of the shape.
-    """
-
-    id: str
-    source: str
-    preset: str
-    shape_XYZ: Size  # noqa: N815 (shape letters)
-    spacing_mm: Spacing
-    affine: Affine
-    window_hu: tuple[float, float]
-    weight: float
-    licence: str | None
-    label_names: dict[int, str]
-    flags: tuple[str, ...]
-    digest: str
-    voxels: int
 
 
 class Store:
@@ -113,15 +81,15 @@ class Store:
 
     def __len__(self) -> int:
         """Scans in the catalogue."""
-        return int(self._table.num_rows)
+        return len(self._columns)
 
     @cached_property
-    def _table(self) -> pa.Table:
-        return read_catalog(self.root)
+    def _columns(self) -> Columns:
+        return open_catalog(self.root)
 
     @cached_property
     def _position(self) -> dict[str, int]:
-        return {scan: at for at, scan in enumerate(self._table.column("id").to_pylist())}
+        return {scan: at for at, scan in enumerate(self.catalog(["id"])["id"].to_pylist())}
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
@@ -132,9 +100,16 @@ class Store:
         """All scans, sorted."""
         return list(self._position)
 
-    def catalog(self) -> pa.Table:
-        """The catalogue, a row a scan."""
-        return self._table
+    def catalog(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The catalogue, a row a scan.
+
+        Args:
+            columns: Those needed, or all: of 160,000 scans all are 400 MB.
+
+        Raises:
+            StoreError: It is not there or cannot be read.
+        """
+        return self._columns.table(columns)
 
     def excluded(self) -> pa.Table:
         """Scans that were found and are not in the store, with the reason."""
@@ -154,13 +129,22 @@ class Store:
         Raises:
             StoreError: No such scan.
         """
+        return CatalogRow.from_record(_record(self.catalog(), self._at(scan_id)))
+
+    def _reading_row(self, scan_id: str) -> CatalogRow:
+        """The row without what only curation reads."""
+        names = [name for name in CATALOG_SCHEMA.names if name not in CURATION_COLUMNS]
+        record = _record(self.catalog(names), self._at(scan_id))
+        return CatalogRow.from_record(CURATION_COLUMNS | record)
+
+    def _at(self, scan_id: str) -> int:
         at = self._position.get(scan_id)
         if at is None:
             near = difflib.get_close_matches(scan_id, self._position, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
             msg = f"Scan '{scan_id}' is not among the {len(self)} scans of {self.root}.{hint}"
             raise StoreError(msg)
-        return CatalogRow.from_record(self._table.slice(at, 1).to_pylist()[0])
+        return at
 
     def info(self, scan_id: str) -> ScanInfo:
         """Geometry and settings of a scan.
@@ -168,7 +152,7 @@ class Store:
         Raises:
             StoreError: No such scan.
         """
-        row = self.row(scan_id)
+        row = self._reading_row(scan_id)
         return ScanInfo(
             id=row.id,
             source=row.source,
@@ -187,11 +171,11 @@ class Store:
 
     def has_labels(self, scan_id: str) -> bool:
         """Whether the scan has a label array."""
-        return self.row(scan_id).label_dtype is not None
+        return self._reading_row(scan_id).label_dtype is not None
 
     def has_field(self, scan_id: str) -> bool:
         """Whether the scan has a squeezed field."""
-        return self.row(scan_id).field_shape_xyz is not None
+        return self._reading_row(scan_id).field_shape_xyz is not None
 
     def read(
         self, scan_id: str, start_XYZ: tuple[int, int, int], size_XYZ: tuple[int, int, int]
@@ -253,7 +237,7 @@ class Store:
         if key in shards:
             shards.move_to_end(key)
             return shards[key]
-        shard = open_shard(self.root, self.row(scan_id), place)
+        shard = open_shard(self.root, self._reading_row(scan_id), place)
         shards[key] = shard
         if len(shards) > self.open_shards:
             shards.popitem(last=False)
@@ -261,22 +245,32 @@ class Store:
 
     def summary(self) -> dict[str, Any]:
         """Counts and sizes, plain values for people and JSON."""
-        rows = catalog_rows(self._table)
+        names = ["label_dtype", "source", "preset", "licence", "flags", "voxels", "bytes"]
+        columns = self.catalog(names).to_pydict()
         return {
             "path": str(self.root),
             "digest": self.digest,
             "recipe_digest": self.attributes["recipe_digest"],
             "complete": self.attributes["complete"],
-            "scans": len(rows),
-            "excluded": dict(sorted(Counter(self.excluded()["reason"].to_pylist()).items())),
-            "with_labels": sum(row.label_dtype is not None for row in rows),
-            "sources": dict(sorted(Counter(row.source for row in rows).items())),
-            "presets": dict(sorted(Counter(row.preset for row in rows).items())),
-            "licences": dict(sorted(Counter(row.licence or "unknown" for row in rows).items())),
-            "flags": dict(sorted(Counter(flag for row in rows for flag in row.flags).items())),
-            "voxels": sum(row.voxels for row in rows),
-            "bytes": sum(row.bytes for row in rows),
+            "scans": len(self),
+            "excluded": _counts(self.excluded()["reason"].to_pylist()),
+            "with_labels": sum(dtype is not None for dtype in columns["label_dtype"]),
+            "sources": _counts(columns["source"]),
+            "presets": _counts(columns["preset"]),
+            "licences": _counts(licence or "unknown" for licence in columns["licence"]),
+            "flags": _counts(flag for flags in columns["flags"] for flag in flags),
+            "voxels": sum(columns["voxels"]),
+            "bytes": sum(columns["bytes"]),
         }
+
+
+def _record(table: pa.Table, at: int) -> dict[str, Any]:
+    record: dict[str, Any] = table.slice(at, 1).to_pylist()[0]
+    return record
+
+
+def _counts(words: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(words).items()))
 
 
 def open_store(url: str | Path, *, check_crc: bool = True) -> Store:

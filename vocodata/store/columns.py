@@ -1,0 +1,98 @@
+"""A Parquet table of which each column is read when it is first asked for.
+
+What a scan's fingerprint and quality measures take is four fifths of a catalogue, and neither
+opening a store nor training from it looks at them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vocodata.errors import StoreError
+from vocodata.remote.path import RemotePath
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+
+class Columns:
+    """A table on disk or in a bucket.
+
+    All columns are of the file as it was when it was opened: a build that goes on writes another
+    file under the name, whose rows are others. Threads may ask at once, and forked processes too,
+    since nothing is locked and reading moves no position.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        """Open the file and read what its columns are.
+
+        Args:
+            path: The Parquet file; one in a bucket is fetched whole.
+            schema: Columns that must be there, and their types.
+
+        Raises:
+            StoreError: Not there, not readable, or without a column that is needed.
+        """
+        self.path, self.schema = path, schema
+        self._known: dict[str, pa.ChunkedArray] = {}
+        with self._reading():
+            is_remote = isinstance(path, RemotePath)
+            self._source = pa.BufferReader(path.read_bytes()) if is_remote else pa.OSFile(str(path))
+            self._metadata = pq.ParquetFile(self._source).metadata
+        self._there = frozenset(self._metadata.schema.to_arrow_schema().names)
+        missing = [name for name in schema.names if name not in self._there]
+        if missing:
+            msg = (
+                f"{path} lacks the columns {', '.join(missing)}: another version wrote it. Build "
+                "again with --overwrite."
+            )
+            raise StoreError(msg)
+
+    def __len__(self) -> int:
+        """Rows."""
+        return int(self._metadata.num_rows)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the file has a column, in the schema or not."""
+        return name in self._there
+
+    def table(self, names: Sequence[str] | None = None) -> pa.Table:
+        """The columns named, or all of the schema.
+
+        Raises:
+            StoreError: A column cannot be read.
+        """
+        wanted = self.schema.names if names is None else list(names)
+        unread = [name for name in wanted if name not in self._known]
+        if unread:
+            kinds = pa.schema([self.schema.field(name) for name in unread])
+            table = self.unchecked(unread).cast(kinds)
+            self._known |= dict(zip(unread, table.columns, strict=True))
+        return pa.table({name: self._known[name] for name in wanted})
+
+    def unchecked(self, names: Sequence[str]) -> pa.Table:
+        """Columns as they lie in the file, also such as the schema does not have; not kept."""
+        with self._reading():
+            return pq.ParquetFile(self._source, metadata=self._metadata).read(list(names))
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            msg = (
+                f"{self.path} is not there: the folder is no store, or its build has not "
+                "finished. Build again with --resume."
+            )
+            raise StoreError(msg) from error
+        except (pa.ArrowException, OSError) as error:
+            msg = (
+                f"{self.path} cannot be read ({error}). Build again with --resume, or restore the "
+                "file."
+            )
+            raise StoreError(msg) from error
