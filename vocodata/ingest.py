@@ -30,6 +30,8 @@ from vocodata.errors import (
 from vocodata.fingerprint import fingerprint, voxel_digest
 from vocodata.foreground import crop, foreground_box
 from vocodata.geometry import Box, Size, Spacing, Volume, orient_ras
+from vocodata.hu_statistics import ScanStats as ScanStats
+from vocodata.hu_statistics import statistics_of, value_counts
 from vocodata.memory import peak_bytes
 from vocodata.quality import failed_checks, measure
 from vocodata.readers import read_header, read_labels, read_volume
@@ -54,34 +56,7 @@ if TYPE_CHECKING:
     from vocodata.geometry import Header
     from vocodata.presets import Preset
 
-BODY_ABOVE_HU = -500
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_INT16 = np.iinfo(np.int16)
-
-
-@dataclass(frozen=True)
-class ScanStats:
-    """What the stored voxels look like, HU.
-
-    Attributes:
-        hu_min: Smallest value.
-        hu_max: Largest value.
-        hu_mean: Mean.
-        hu_std: Standard deviation.
-        hu_p1: First percentile.
-        hu_p50: Median.
-        hu_p99: 99th percentile.
-        body_fraction: Share of voxels above -500 HU, which air and lung are not.
-    """
-
-    hu_min: int
-    hu_max: int
-    hu_mean: float
-    hu_std: float
-    hu_p1: float
-    hu_p50: float
-    hu_p99: float
-    body_fraction: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,25 +177,7 @@ def _process(scan: Scan, preset: Preset, room_bytes: int | None) -> ProcessedSca
 
 def scan_stats(hu: Volume) -> ScanStats:
     """Statistics of int16 HU, exact, from one histogram."""
-    counts = _histogram(hu.data_XYZ.transpose(2, 1, 0))
-    present = np.flatnonzero(counts)
-    counts, values = counts[present], (present + _INT16.min).astype(np.float64)
-    voxels = int(counts.sum())
-    mean = float((values * counts).sum() / voxels)
-    running = counts.cumsum()
-    p1, p50, p99 = (
-        float(values[np.searchsorted(running, share * voxels)]) for share in (0.01, 0.5, 0.99)
-    )
-    return ScanStats(
-        hu_min=int(values[0]),
-        hu_max=int(values[-1]),
-        hu_mean=mean,
-        hu_std=float(np.sqrt((np.square(values - mean) * counts).sum() / voxels)),
-        hu_p1=p1,
-        hu_p50=p50,
-        hu_p99=p99,
-        body_fraction=float(counts[values > BODY_ABOVE_HU].sum() / voxels),
-    )
+    return statistics_of(value_counts(hu.data_XYZ.transpose(2, 1, 0)))
 
 
 def predicted_bytes(scan: Scan, header: Header, preset: Preset) -> int:
@@ -264,16 +221,6 @@ def _labels_on(scan: Scan, shape_XYZ: Size, affine: NDArray[np.float64]) -> Volu
         raise UnreadableScanError(msg, code=codes.get(error.code, "labels_unreadable")) from error
     refuse_other_grid(labels, shape_XYZ, affine)
     return Volume(labels.data_XYZ, affine)
-
-
-@compiled
-def _histogram(data_ZYX: NDArray[np.int16]) -> NDArray[np.int64]:
-    counts = np.zeros(65536, np.int64)
-    for z in range(data_ZYX.shape[0]):
-        for y in range(data_ZYX.shape[1]):
-            for x in range(data_ZYX.shape[2]):
-                counts[np.int64(data_ZYX[z, y, x]) + 32768] += 1
-    return counts
 
 
 @compiled

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vocodata.store.catalog import CatalogRow
+    from vocodata.store.problems import Problem, VerifyReport
     from vocodata.store.scan_info import ScanInfo
     from vocodata.store.store import Store, open_store
-    from vocodata.store.verification import Problem, VerifyReport, verify
+    from vocodata.store.verification import verify
     from vocodata.store.writer import write_scan
 
 __all__ = [
@@ -30,10 +31,10 @@ __all__ = [
 
 _HOMES = {
     "CatalogRow": "catalog",
-    "Problem": "verification",
+    "Problem": "problems",
     "ScanInfo": "scan_info",
     "Store": "store",
-    "VerifyReport": "verification",
+    "VerifyReport": "problems",
     "open_store": "store",
     "verify": "verification",
     "write_scan": "writer",

@@ -188,6 +188,9 @@ _KINDS: dict[str, pa.DataType] = {
 }
 CATALOG_SCHEMA = pa.schema([(field.name, _KINDS[str(field.type)]) for field in fields(CatalogRow)])
 EXCLUDED_SCHEMA = pa.schema([(name, _TEXT) for name in ExcludedRow._fields])
+ROW_DIGEST = "row_digest"
+"""Column of the file beyond those of a row: the row's own digest. Older stores have none."""
+_FILE_SCHEMA = CATALOG_SCHEMA.append(pa.field(ROW_DIGEST, _TEXT))
 CURATION_COLUMNS = {"fingerprint": "", "source_digest": "", "quality": "{}"}
 """What only curation reads, most of the file, and what stands for it where voxels are read."""
 
@@ -195,14 +198,16 @@ CURATION_COLUMNS = {"fingerprint": "", "source_digest": "", "quality": "{}"}
 def write_catalog(root: Path, rows: Iterable[CatalogRow]) -> CatalogTotals:
     """Write `catalog.parquet` from rows that come ordered by id, a batch at a time."""
     remaining = iter(rows)
-    digest, tables, last = hashlib.sha256(), [CATALOG_SCHEMA.empty_table()], ""
+    digest, tables, last = hashlib.sha256(), [_FILE_SCHEMA.empty_table()], ""
     while batch := list(itertools.islice(remaining, BATCH_ROWS)):
+        records = []
         for row in batch:
             assert last < row.id, f"catalogue rows out of order: {last!r} before {row.id!r}"
-            digest.update(_digest_line(row))
+            line = digest_line(row)
+            digest.update(line)
+            records.append(row.to_record() | {ROW_DIGEST: hashlib.sha256(line).hexdigest()})
             last = row.id
-        records = [row.to_record() for row in batch]
-        tables.append(pa.Table.from_pylist(records, schema=CATALOG_SCHEMA))
+        tables.append(pa.Table.from_pylist(records, schema=_FILE_SCHEMA))
     table = pa.concat_tables(tables)
     file_digest = _write_table(root / CATALOG_NAME, table.combine_chunks())
     return CatalogTotals(table.num_rows, digest.hexdigest(), file_digest)
@@ -223,15 +228,12 @@ def _write_table(path: Path, table: pa.Table) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def catalog_digest(rows: Iterable[CatalogRow]) -> str:
-    """SHA-256 of what the catalogue says, whatever Parquet made of it."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(_digest_line(row))
-    return digest.hexdigest()
+def digest_line(row: CatalogRow) -> bytes:
+    """What a row says, whatever Parquet makes of it; these bytes are what is digested.
 
-
-def _digest_line(row: CatalogRow) -> bytes:
+    Raises:
+        ValueError: A number is not finite.
+    """
     return json.dumps(row.to_record(), sort_keys=True, allow_nan=False).encode() + b"\n"
 
 

@@ -39,6 +39,21 @@ FIELD_SHARD = f"{FIELD_PATH}/{SHARD}"
 LABEL_SHARD = f"{LABELS_PATH}/0/{SHARD}"
 
 Document = dict[str, Any]
+_MEASURES = (
+    *(
+        "label_names",
+        "voxels",
+        "hu_min",
+        "hu_max",
+        "hu_mean",
+        "hu_std",
+        "hu_p1",
+        "hu_p50",
+        "hu_p99",
+    ),
+    *("body_fraction", "quality", "codec", "bytes", "image_bytes", "digest"),
+    *("label_dtype", "label_bytes", "label_digest", "field_bytes", "field_digest"),
+)
 _AXES: tuple[tuple[str, str], ...] = (
     ("z", "inferior-to-superior"),
     ("y", "posterior-to-anterior"),
@@ -99,8 +114,13 @@ def group_document(attributes: Mapping[str, Any] | None = None) -> Document:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})}
 
 
-def scan_documents(row: CatalogRow) -> dict[str, Document]:
-    """All zarr.json of a scan by their place in its folder; the scan's own comes last."""
+def scan_documents(row: CatalogRow, *, with_measures: bool = True) -> dict[str, Document]:
+    """All zarr.json of a scan by their place in its folder; the scan's own comes last.
+
+    Args:
+        row: The catalogue's row.
+        with_measures: As they are written; without, as older builds of this schema wrote them.
+    """
     codec = CODECS[row.codec]
     documents = {
         f"{IMAGE_PATH}/{DOCUMENT}": array_document(
@@ -118,8 +138,11 @@ def scan_documents(row: CatalogRow) -> dict[str, Document]:
         )
     if row.label_dtype is not None:
         documents |= _label_documents(row, codec)
+    own = _own(row)
+    if with_measures:
+        own["catalog"] = _measures(row)
     documents[DOCUMENT] = group_document(
-        {"ome": {"version": "0.5", "multiscales": [_multiscale(row, row.name)]}, "voco": _own(row)}
+        {"ome": {"version": "0.5", "multiscales": [_multiscale(row, row.name)]}, "voco": own}
     )
     return documents
 
@@ -186,6 +209,15 @@ def _own(row: CatalogRow) -> Document:
         "source_spacing_mm": list(row.source_spacing_mm),
         "source_digest": row.source_digest,
     }
+
+
+def _measures(row: CatalogRow) -> Document:
+    """What the catalogue says besides, a second time beside the voxels; `verify` compares.
+
+    The weight is not there: a manifest may change it, and no scan is written anew for that.
+    """
+    record = row.to_record()
+    return {name: record[name] for name in _MEASURES}
 
 
 def matrix(affine: tuple[float, ...]) -> list[list[float]]:
