@@ -4,10 +4,8 @@ Counts of HU are exact (from the census), shares of body, table and padding and 
 come from a sample of one voxel every 5 mm. A check that fails gives the scan a flag; the
 manifest's policy may exclude the scan by it instead, or not care.
 
-What can be told of the orientation: bone lies towards the back of the trunk, and lungs towards
-the head of a scan that shows abdomen too. The two are given as evidence from -1 (the other way) to
-1, and a flag is raised only far below 0. Left and right are not judged: heart and liver move the
-same averages by less than people differ.
+What the body tells of the orientation (vocodata/orientation.py) is given as evidence from -1 (the
+other way) to 1; a flag is raised only well below 0, and where the body says nothing there is none.
 
 Shape letters: X Y Z voxels in RAS.
 """
@@ -19,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from vocodata.geometry import Spacing
+from vocodata.orientation import orientation
 from vocodata.resampling_kernels import compiled
 
 if TYPE_CHECKING:
@@ -54,12 +54,15 @@ class QualityLimits:
         max_heaped_share: Most share of voxels at the very end of a range that ends inside the body.
         max_air_shift_hu: How far air may lie from -1000; lung alone is at -850.
         max_extreme_hu: Largest HU, metal included.
+        min_extreme_hu: Smallest HU, padding included; that is rarely below -4096.
         max_flat_slices: Most share of slices that hold one value.
         max_repeated_slices: Most share of slices that repeat the one before.
         min_body_share: Least share of the file that is body.
         max_padding_share: Most share of the file that is filled with one value below -1100 HU.
         max_table_share: Most share of what is not air that hangs apart from the body.
-        min_orientation: Evidence below minus this says that the scan lies the other way.
+        max_back_to_front: Most evidence that the front is at the back. Null: not judged.
+        max_upside_down: Most evidence that the head is at the feet. Null: not judged.
+        max_mirrored: Most evidence that left is on the right. Null: not judged.
     """
 
     min_field_mm: float = 100.0
@@ -73,12 +76,15 @@ class QualityLimits:
     max_heaped_share: float = 0.01
     max_air_shift_hu: float = 250.0
     max_extreme_hu: float = 16000.0
+    min_extreme_hu: float = -5000.0
     max_flat_slices: float = 0.02
     max_repeated_slices: float = 0.02
     min_body_share: float = 0.03
     max_padding_share: float = 0.7
     max_table_share: float = 0.35
-    min_orientation: float = 0.3
+    max_back_to_front: float | None = 0.15
+    max_upside_down: float | None = 0.2
+    max_mirrored: float | None = 0.15
 
 
 CHECKS: Final[Mapping[str, tuple[Policy, str]]] = {
@@ -93,14 +99,18 @@ CHECKS: Final[Mapping[str, tuple[Policy, str]]] = {
     "no_soft_tissue": ("flag", "Hardly anything is between -150 and 150 HU."),
     "no_bone": ("flag", "Hardly anything is above 150 HU."),
     "truncated_range": ("flag", "Values are cut off inside the range of tissue."),
-    "extreme_hu": ("flag", "There are values far beyond metal."),
+    "extreme_hu": ("flag", "There are values far beyond metal, or far below padding."),
     "flat_slices": ("flag", "There are slices that hold one value."),
     "repeated_slices": ("flag", "There are slices that repeat the one before."),
     "little_body": ("flag", "Little of the scan is body."),
     "much_padding": ("flag", "Most of the scan is padding."),
     "much_table": ("flag", "Much lies apart from the body: table, wires, other limbs."),
     "maybe_back_to_front": ("flag", "Bone lies towards the front: is the orientation right?"),
-    "maybe_upside_down": ("flag", "Lungs lie towards the feet: is the orientation right?"),
+    "maybe_upside_down": (
+        "flag",
+        "Organs lie as if the head were below: is the orientation right?",
+    ),
+    "maybe_mirrored": ("flag", "Heart and liver are on the other side: is left on the left?"),
 }
 """Each check: what is done where the manifest says nothing, and what its flag means."""
 
@@ -115,6 +125,7 @@ def measure(volume: Volume, census: Census) -> dict[str, float]:
     size, spacing = volume.shape_XYZ, volume.spacing_mm
     step = [max(1, round(SAMPLE_MM / side)) for side in spacing]
     sample_XYZ = np.ascontiguousarray(volume.data_XYZ[:: step[0], :: step[1], :: step[2]])
+    sample_mm = Spacing(*(side * by for side, by in zip(spacing, step, strict=True)))
     measures = {
         "field_x_mm": size.x * spacing.x,
         "field_y_mm": size.y * spacing.y,
@@ -123,9 +134,10 @@ def measure(volume: Volume, census: Census) -> dict[str, float]:
         "spacing_mm": max(spacing),
         "flat_slices": census.flat_slices / size.z,
         "repeated_slices": census.repeated_slices / size.z,
+        "lowest_hu": census.lowest_hu,
         "highest_hu": census.highest_hu,
         **_of_counts(census.counts),
-        **_of_sample(sample_XYZ),
+        **_of_sample(sample_XYZ, sample_mm),
     }
     return {name: round(float(value), 4) for name, value in measures.items()}
 
@@ -157,16 +169,22 @@ def failed_checks(measures: Mapping[str, float], limits: QualityLimits) -> tuple
         "no_bone": m["bone_share"] < limits.min_bone_share,
         "truncated_range": on_scale
         and max(m["heaped_low_share"], m["heaped_high_share"]) > limits.max_heaped_share,
-        "extreme_hu": m["highest_hu"] > limits.max_extreme_hu,
+        "extreme_hu": m["highest_hu"] > limits.max_extreme_hu
+        or m["lowest_hu"] < limits.min_extreme_hu,
         "flat_slices": m["flat_slices"] > limits.max_flat_slices,
         "repeated_slices": m["repeated_slices"] > limits.max_repeated_slices,
         "little_body": m["body_share"] < limits.min_body_share,
         "much_padding": m["padding_share"] > limits.max_padding_share,
         "much_table": m["table_share"] > limits.max_table_share,
-        "maybe_back_to_front": m["front_evidence"] < -limits.min_orientation,
-        "maybe_upside_down": m["head_evidence"] < -limits.min_orientation,
+        "maybe_back_to_front": _is_beyond(-m["front_evidence"], limits.max_back_to_front),
+        "maybe_upside_down": _is_beyond(-m["head_evidence"], limits.max_upside_down),
+        "maybe_mirrored": _is_beyond(-m["left_evidence"], limits.max_mirrored),
     }
     return tuple(name for name in CHECKS if failed[name])
+
+
+def _is_beyond(value: float, limit: float | None) -> bool:
+    return limit is not None and value > limit
 
 
 def policy_of(check: str, policies: Mapping[str, Policy]) -> Policy:
@@ -185,7 +203,6 @@ def _of_counts(counts: NDArray[np.int64]) -> dict[str, float]:
     padding = counts[: -1100 + _LOWEST].max(initial=0) / voxels
     air = share(-32768, -500)
     return {
-        "lowest_hu": low,
         "air_share": air,
         "scattered_air_share": air - float(counts[: -500 + _LOWEST].max() / voxels),
         "soft_share": share(-150, 150),
@@ -208,41 +225,15 @@ def _peak(counts: NDArray[np.int64], start: int, stop: int) -> float:
     return float(start + int(part.argmax()))
 
 
-def _of_sample(sample_XYZ: NDArray[Any]) -> dict[str, float]:
+def _of_sample(sample_XYZ: NDArray[Any], spacing_mm: Spacing) -> dict[str, float]:
     solid = sample_XYZ > -300
     body = largest_part(solid)
     inside = int(body.sum())
     return {
         "body_share": inside / body.size,
         "table_share": 1 - inside / max(1, int(solid.sum())),
-        "front_evidence": _front(sample_XYZ, body),
-        "head_evidence": _head(sample_XYZ, body),
+        **orientation(sample_XYZ, body, spacing_mm=spacing_mm),
     }
-
-
-def _front(sample_XYZ: NDArray[Any], body: NDArray[np.bool_]) -> float:
-    """How far bone lies behind the middle of the body, in half depths."""
-    bone = body & (sample_XYZ > 250)
-    if bone.sum() < 0.002 * body.sum() or not body.any():
-        return 0.0
-    rows = np.flatnonzero(body.any((0, 2)))
-    middle, half = (rows[0] + rows[-1]) / 2, max(1.0, (rows[-1] - rows[0]) / 2)
-    return float(np.clip((middle - np.nonzero(bone)[1].mean()) / half, -1, 1))
-
-
-def _head(sample_XYZ: NDArray[Any], body: NDArray[np.bool_]) -> float:
-    """How far lungs lie above the middle of a scan that has slices without lung as well."""
-    dark = (sample_XYZ > -950) & (sample_XYZ < -600)
-    # Lung has body on both sides in a row; the edge of the body has it on one.
-    before = np.logical_or.accumulate(body, 0)
-    after = np.logical_or.accumulate(body[::-1], 0)[::-1]
-    lung_Z = (dark & before & after).sum((0, 1)) / np.maximum(1, body.sum((0, 1)))
-    if lung_Z.size < 4 or lung_Z.max() < 0.15:
-        return 0.0
-    slices = np.arange(lung_Z.size) - (lung_Z.size - 1) / 2
-    centre = (slices * lung_Z).sum() / lung_Z.sum() / (lung_Z.size / 2)
-    bare = float((lung_Z < 0.05).mean())
-    return float(np.clip(centre * min(1.0, bare / 0.3) * 2, -1, 1))
 
 
 def largest_part(solid_XYZ: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -26,6 +26,21 @@ def body(seed, *, size=(90, 70, 60), spacing_mm=(4.0, 4.0, 5.0), organs=70, nois
     return Volume(np.clip(hu, -1024, 3071).astype(np.int16), np.diag([*spacing_mm, 1.0]))
 
 
+def trunk():
+    """HU of a trunk in 4 x 4 x 5 mm: spine, lungs in the upper half, heart left, liver right."""
+    data = body(1, organs=0).data_XYZ.copy()
+    noise = np.random.default_rng(0).normal(0, 30, data.shape)
+    data[20:41, 22:50, 34:], data[49:70, 22:50, 34:] = -850, -850
+    for where, hu in (
+        (np.s_[40:50, 8:20], 450),
+        (np.s_[42:48, 10:18], 100),
+        (np.s_[28:52, 26:48, 34:46], 50),
+        (np.s_[50:76, 20:50, 14:33], 60),
+    ):
+        data[where] = hu + noise[where]
+    return data
+
+
 def save_body(folder, name, data_XYZ, spacing_mm=(4, 4, 5)):
     """A NIfTI file of voxels."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from vocodata.presets import Preset
 from vocodata.quality import QualityLimits
 
 # The phantom is small and has no bone: only what a test asks for shall be flagged.
-LIMITS = QualityLimits(min_field_mm=10, min_length_mm=10, min_orientation=1)
+LIMITS = QualityLimits(min_field_mm=10, min_length_mm=10, max_back_to_front=None)
 PRESET = Preset("test", "trunk", Spacing(2, 2, 2), (-175, 250), -175, None, LIMITS)
 STEP_MM = (1.5, 1.25, 2.5)
 

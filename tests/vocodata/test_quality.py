@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.vocodata.bodies import body
+from tests.vocodata.bodies import trunk
 from vocodata.building import build
 from vocodata.census import take_census
 from vocodata.errors import REASONS, ManifestError
@@ -13,20 +13,16 @@ from vocodata.presets import load_presets
 from vocodata.quality import CHECKS, QualityLimits, failed_checks, largest_part, measure
 from vocodata.store import open_store
 
-
-def trunk():
-    """A body with a spine at its back and lungs in its upper half, 4 mm voxels."""
-    volume = body(1, organs=0)
-    data = volume.data_XYZ.copy()
-    noise = np.random.default_rng(0).normal(0, 30, (10, 12, 60))
-    data[40:50, 8:20, :] = 450 + noise
-    data[20:36, 22:50, 34:], data[54:70, 22:50, 34:] = -850, -850
-    return data
+TURNS = {
+    "mirrored": np.s_[::-1],
+    "back to front": np.s_[:, ::-1],
+    "upside down": np.s_[:, :, ::-1],
+}
 
 
-def failed(data, spacing_mm=(4, 4, 5)):
+def failed(data, spacing_mm=(4, 4, 5), *, limits=None):
     volume = Volume(data, np.diag([*spacing_mm, 1.0]))
-    return failed_checks(measure(volume, take_census(volume)), QualityLimits())
+    return failed_checks(measure(volume, take_census(volume)), limits or QualityLimits())
 
 
 def with_values(where, value):
@@ -55,6 +51,7 @@ FAULTS = {
     "much_table": lambda: (with_values(np.s_[:, 30:35], -1000), (4, 4, 5)),
     "maybe_back_to_front": lambda: (trunk()[:, ::-1], (4, 4, 5)),
     "maybe_upside_down": lambda: (trunk()[:, :, ::-1], (4, 4, 5)),
+    "maybe_mirrored": lambda: (trunk()[::-1], (4, 4, 5)),
 }
 
 
@@ -65,6 +62,21 @@ def test_a_trunk_passes_every_check():
 @pytest.mark.parametrize("check", CHECKS)
 def test_each_fault_is_seen(check):
     assert check in failed(*FAULTS[check]())
+
+
+def test_a_single_voxel_far_below_padding_is_seen():
+    assert "extreme_hu" in failed(with_values((5, 5, 5), -5e8))
+
+
+def test_the_smallest_number_is_no_padding():
+    data = trunk()
+    data[:5] = -32768
+    assert "extreme_hu" in failed(data)
+
+
+@pytest.mark.parametrize("padding_hu", [-1024, -2000, -2048, -3024, -3072, -4096])
+def test_usual_padding_is_not_extreme(padding_hu):
+    assert failed(with_values(np.s_[:5], padding_hu)) == ()
 
 
 @pytest.mark.parametrize("padding_hu", [None, -1024, -3024], ids=str)
@@ -94,6 +106,16 @@ def test_every_preset_has_limits():
     for preset in load_presets().values():
         assert isinstance(preset.quality, QualityLimits)
     assert load_presets()["headneck"].quality.max_field_mm == 600
+
+
+def test_a_head_is_judged_by_its_lungs_alone():
+    limits = load_presets()["headneck"].quality
+    seen = {turn: failed(trunk()[where], limits=limits) for turn, where in TURNS.items()}
+    assert seen == {
+        "mirrored": (),
+        "back to front": (),
+        "upside down": ("maybe_upside_down",),
+    }
 
 
 def test_the_largest_part_is_one_piece():
