@@ -16,12 +16,11 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from vocodata.archives.parts import SUFFIXES
 from vocodata.errors import ManifestError
 from vocodata.exclusions import read_exclusions
 from vocodata.identifiers import hide_uids, keyed_hash
 from vocodata.layouts import find_entries
-from vocodata.readers import is_file_name, suffix_of
+from vocodata.passed_over import over_words, passed_over
 from vocodata.tree import open_tree
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _MAX_NAME = 120
-_MAYBE_SCANS = (*SUFFIXES, ".7z", ".rar", ".hdr", ".nii.bz2", ".nii.xz", ".nii.zst", ".mgz")
 
 
 @dataclass(frozen=True)
@@ -156,23 +154,9 @@ def _scans_of(source: Source, salt: bytes) -> list[Scan]:
 
 def _tell_passed_over(source: Source, tree: Tree, entries: list[Entry]) -> None:
     """Warn of files that may hold scans, where the layout claims to know which do."""
-    if source.layout not in {"auto", "bids", "dicom"}:
-        return
-    taken = {path for entry in entries for path in (entry.image, entry.labels)}
-    over = [
-        path
-        for path in tree.files()
-        if path.name.lower().endswith(_MAYBE_SCANS)
-        or (source.layout != "dicom" and is_file_name(path) and path not in taken)
-    ]
+    over = [] if source.layout == "datalist" else passed_over(source, tree, entries)
     if over:
-        endings = ", ".join(sorted({suffix_of(path) or path.suffix for path in over}))
-        first = f" ({over[0].relative_to(source.root)})" if source.names == "path" else ""
-        _log.warning(
-            f"Source '{source.name}' passes over {len(over)} file{'s' * (len(over) != 1)} that may "
-            f"hold scans: {endings}{first}. Give them a source of their own, or convert what is "
-            "not read to .nii.gz."
-        )
+        _log.warning(over_words(source, over))
 
 
 def _told_apart(source: Source, entries: list[Entry], salt: bytes) -> list[str]:

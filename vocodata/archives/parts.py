@@ -1,7 +1,8 @@
 """Which files are one archive, and one stream over them.
 
 Known are `x.zip.001, x.zip.002, ...` (also of tar), `x.z01, ..., x.zip` (a zip that knows of its
-parts), and a folder of raw pieces whose names only differ at the end, joined in lexical order.
+parts), and raw pieces whose names only differ at the end, joined in lexical order: no ending tells
+what they are, so the first of them must begin as an archive does, and the second must not.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from itertools import accumulate
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from vocodata.errors import ManifestError
+from vocodata.errors import ManifestError, RemoteError
+from vocodata.readers import is_file_name
 from vocodata.remote.objects import children
 from vocodata.remote.path import RemotePath
 from vocodata.remote.ranged_file import RangedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from typing_extensions import Buffer
 
@@ -29,14 +31,15 @@ _BESIDE = {".txt", ".md", ".json", ".csv", ".tsv", ".pdf", ".xlsx", ".html", ".s
 _MAGIC = (b"PK\x03\x04", b"PK\x07\x08", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 _NUMBERED = re.compile(r"(.+)\.(\d{2,})$")
 _SPANNED = re.compile(r"\.z\d{2,}$")
+_PIECE = re.compile(r"(\d+|[.-]?[a-z]{2,3})$")
 
 
 def find_parts(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:
     """Archives that a root stands for: the path each seems to lie at, and its files in order.
 
     Args:
-        root: An archive, its first part, its name without `.001`, or a folder that holds nothing
-            but archives or the parts of one (and texts).
+        root: An archive, its first part or piece, its name without `.001`, or a folder that holds
+            nothing but archives, or their parts or pieces (and texts).
 
     Returns:
         Nothing if the root is a folder of other things.
@@ -50,7 +53,7 @@ def find_parts(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:
         numbered = _NUMBERED.fullmatch(root.name)
         if numbered:
             return [(root, _numbered(root.with_name(numbered[1])))]
-        return [(root, _spanned(root))]
+        return [(root, _pieces_of(root) or _spanned(root))]
     if root.is_dir():
         return _of_folder(root)
     parts = _numbered(root)
@@ -60,6 +63,52 @@ def find_parts(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:
 def open_parts(parts: Sequence[Path], *, buffer_bytes: int = 1 << 18) -> IO[bytes]:
     """One stream over the parts, which can seek; of remote parts, each buffer is one request."""
     return cast("IO[bytes]", io.BufferedReader(_Joined(parts), buffer_bytes))
+
+
+def is_archive_name(name: str) -> bool:
+    """Whether a file's name says that it is an archive, or a part of one.
+
+    >>> [is_archive_name(name) for name in ("a.tar.gz", "a.zip.002", "a.z01", "NLST_v188")]
+    [True, True, True, False]
+    """
+    numbered = _NUMBERED.fullmatch(name)
+    whole = (numbered[1] if numbered else name).lower()
+    return whole.endswith(SUFFIXES) or _SPANNED.search(whole) is not None
+
+
+def first_parts(files: Iterable[Path]) -> list[Path]:
+    """Of files in one folder, that of each archive which may be its root; parts may be missing."""
+    files = sorted(files)
+    whole = {file.name.lower() for file in files}
+    first: dict[tuple[str, bool], Path] = {}
+    rest = []
+    for file in files:
+        numbered = _NUMBERED.fullmatch(file.name)
+        if not is_archive_name(file.name):
+            rest.append(file)
+        elif not _SPANNED.search(file.name.lower()):
+            first.setdefault((numbered[1] if numbered else file.name, bool(numbered)), file)
+        elif f"{file.stem.lower()}.zip" not in whole:
+            first.setdefault((file.stem, True), file)
+    return sorted([*first.values(), *(pieces[0] for pieces in find_pieces(rest))])
+
+
+def find_pieces(
+    files: Iterable[Path], *, may_be: Callable[[Path], bool] = lambda _: True
+) -> list[tuple[Path, ...]]:
+    """Of files in one folder, the pieces of each archive that no ending tells of, in order.
+
+    Args:
+        files: On a disk or in a bucket.
+        may_be: Asked of the first of some that are called alike, before it is opened.
+    """
+    alike: dict[str, list[Path]] = {}
+    for file in sorted(files):
+        stem = _stem_of_piece(file)
+        if stem is not None:
+            alike.setdefault(stem, []).append(file)
+    groups = [group for group in alike.values() if len(group) > 1 and may_be(group[0])]
+    return [tuple(group) for group in groups if _are_pieces(group)]
 
 
 def _of_folder(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:
@@ -78,9 +127,54 @@ def _of_folder(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:
             found.setdefault(whole, _numbered(whole))
         elif not _SPANNED.search(file.name.lower()):
             rest.append(file)
-    if not rest:
-        return sorted(found.items())
-    return [(root, tuple(rest))] if not found and _are_pieces(rest) else []
+    pieces = find_pieces(rest)
+    if sum(map(len, pieces)) < len(rest):
+        return []
+    if len(pieces) == 1 and not found:
+        return [(root, pieces[0])]
+    return sorted([*found.items(), *((group[0], group) for group in pieces)])
+
+
+def _pieces_of(root: Path) -> tuple[Path, ...]:
+    """The pieces that a file is the first of, if it is one."""
+    stem = _stem_of_piece(root)
+    if stem is None:
+        return ()
+    beside = [
+        root.parent / name for name, is_other in _entries(root.parent).items() if not is_other
+    ]
+    groups = find_pieces(file for file in beside if _stem_of_piece(file) == stem)
+    return groups[0] if groups and groups[0][0] == root else ()
+
+
+def _stem_of_piece(file: Path) -> str | None:
+    """What a file's name has in common with other pieces', or None if it cannot be one."""
+    end = _PIECE.search(file.name)
+    is_other = is_archive_name(file.name) or is_file_name(file) or file.name.startswith(".")
+    if end is None or is_other or file.suffix.lower() in _BESIDE:
+        return None
+    return file.name[: end.start()]
+
+
+def _are_pieces(files: Sequence[Path]) -> bool:
+    """Whether files that are called alike are one archive cut up."""
+    if not (files[0].name[-1].isdigit() or files[0].name.endswith("aa")):
+        return False
+    try:
+        begins = [_begins_as_archive(file) for file in files[:2]]
+    except (FileNotFoundError, NotADirectoryError):
+        # A link that leads nowhere, or a member of an archive.
+        return False
+    except (OSError, RemoteError):
+        # Whoever lists it says why it cannot be read.
+        return True
+    return begins == [True, False]
+
+
+def _begins_as_archive(file: Path) -> bool:
+    with file.open("rb") as opened:
+        start = opened.read(512)
+    return start.startswith(_MAGIC) or start[257:262] == b"ustar"
 
 
 def _entries(root: Path) -> dict[str, bool]:
@@ -97,16 +191,6 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
     except OSError:
         # A link that leads to itself.
         return False
-
-
-def _are_pieces(files: list[Path]) -> bool:
-    """Whether files look like one archive cut up: magic in the first, names alike to the end."""
-    alike = {re.sub(r"(\d+|[.-]?[a-z]{2,3})$", "", file.name) for file in files}
-    if len(files) < 2 or len(alike) != 1:
-        return False
-    with files[0].open("rb") as file:
-        start = file.read(512)
-    return start.startswith(_MAGIC) or start[257:262] == b"ustar"
 
 
 def _numbered(whole: Path) -> tuple[Path, ...]:
