@@ -13,23 +13,28 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from vocodata.archives.parts import find_parts
+from vocodata.archives.parts import find_parts, first_parts
+from vocodata.dataset_json import read_json
 from vocodata.errors import ManifestError
 from vocodata.layouts import find_entries, looks_like_labels
 from vocodata.manifest import Source
+from vocodata.pairings import pairings
+from vocodata.passed_over import over_words, passed_over
 from vocodata.presets import load_presets
 from vocodata.readers import is_file_name, suffix_of
 from vocodata.remote.path import RemotePath
+from vocodata.scan_lists import find_lists, list_doubts
 from vocodata.source_catalog import quoted
 from vocodata.tree import Tree, open_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from vocodata.scan_lists import ScanList
+
 _FIRST_PRESET = "abdomen"
-# Names looked at for a pattern, and patterns tried: they are alike, or there is none.
-_MOST_NAMES, _MOST_PAIRINGS = 1000, 8
+_MOST_LISTS_TOLD = 5
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Guess:
         labels: Template, for layout glob with labels.
         count: Scans found, 0 if scans and labels cannot be told apart.
         labelled: Of those, how many have labels.
-        doubt: What to decide, or "".
+        doubt: What to decide or to know, or "".
+        scans: List of them, for layout datalist.
     """
 
     name: str
@@ -55,6 +61,7 @@ class Guess:
     count: int
     labelled: int
     doubt: str = ""
+    scans: Path | None = None
 
 
 def guess_sources(root: Path) -> list[Guess]:
@@ -69,7 +76,9 @@ def guess_sources(root: Path) -> list[Guess]:
         inside: list[Path] = []
         if root.is_dir() and not find_parts(root):
             shown = (path for path in sorted(root.iterdir()) if not path.name.startswith("."))
-            inside = [path for path in shown if not is_file_name(path)]
+            places = [path for path in shown if not is_file_name(path)]
+            folders = [path for path in places if path.is_dir()]
+            inside = sorted([*folders, *first_parts(set(places) - set(folders))])
         parts = [guess for path in inside for guess in _tolerant(_structured, path)]
         if any(guess.count for guess in parts):
             known = {guess.root for guess in parts}
@@ -126,9 +135,7 @@ def first_manifest(guesses: list[Guess], *, folder: Path) -> str:
 
 
 def _lines(guess: Guess, folder: Path) -> list[str]:
-    inside = guess.root.is_relative_to(folder)
-    place = guess.root.relative_to(folder).as_posix() if inside else str(guess.root)
-    lines = [f"  - name: {_as_yaml(guess.name)}", f"    root: {quoted(place)}"]
+    lines = [f"  - name: {_as_yaml(guess.name)}", f"    root: {_place(guess.root, folder)}"]
     if isinstance(guess.root, RemotePath) and (guess.root.access.user or guess.root.access.query):
         lines.append(
             "    # Put the URL's user and query back into root: they are not written down here."
@@ -136,6 +143,7 @@ def _lines(guess: Guess, folder: Path) -> list[str]:
     if guess.doubt:
         lines.append(f"    # {guess.doubt if guess.doubt.isprintable() else ascii(guess.doubt)}")
     lines.append(f"    layout: {guess.layout}")
+    lines += [f"    scans: {_place(guess.scans, folder)}"] if guess.scans else []
     lines += [f"    images: {quoted(guess.images)}"] if guess.images else []
     lines += [f"    labels: {quoted(guess.labels)}"] if guess.labels else []
     if guess.count:
@@ -150,28 +158,57 @@ def _lines(guess: Guess, folder: Path) -> list[str]:
     ]
 
 
+def _place(path: Path, folder: Path) -> str:
+    """A path in a manifest: relative where it lies below the manifest's folder."""
+    inside = path.is_relative_to(folder)
+    return quoted(path.relative_to(folder).as_posix() if inside else str(path))
+
+
 def _structured(root: Path) -> list[Guess]:
     """The source whose own files say how it is laid out, or an archive; none for another folder."""
-    if not (root.is_dir() or find_parts(root)) or (root.is_file() and not _is_archive(root)):
+    if not (root.is_dir() or find_parts(root)):
         return []
     tree = open_tree(root.name, root)
+    lists = [one for one in find_lists(_source(root), tree) if not one.fault]
     for layout, sign in (
         ("nnunet", "imagesTr/*_0000.*"),
         ("msd", "dataset.json"),
         ("bids", "sub-*"),
     ):
         if tree.glob(sign) and (guess := _tried(root, tree, layout)) is not None:
-            return [guess]
-    return _loose(root)[:1] if find_parts(root) else []
+            return [_doubted(guess, _other_lists(lists))]
+    if lists:
+        return [_listed(root, tree, lists)]
+    return _loose(root) if find_parts(root) else []
 
 
-def _is_archive(path: Path) -> bool:
-    return bool(re.search(r"\.(zip|tar|tgz|tar\.(gz|xz|bz2)|txz|tbz2)(\.0*1)?$", path.name.lower()))
+def _listed(root: Path, tree: Tree, lists: list[ScanList]) -> Guess:
+    """The source of the first of some lists."""
+    chosen, source = lists[0], _source(root)
+    labelled = sum(entry.labels is not None for entry in chosen.entries)
+    count = len(chosen.entries)
+    guess = Guess(_name(root), root, "datalist", None, None, count, labelled, scans=chosen.path)
+    return _doubted(guess, [*list_doubts(source, tree, chosen), *_other_lists(lists[1:])])
+
+
+def _other_lists(lists: list[ScanList]) -> list[str]:
+    names = [one.path.name for one in lists]
+    more = ", ..." * (len(names) > _MOST_LISTS_TOLD)
+    told = ", ".join(names[:_MOST_LISTS_TOLD])
+    return [f"Other lists of its scans, not read: {told}{more}."] if names else []
+
+
+def _doubted(guess: Guess, sentences: Sequence[str]) -> Guess:
+    return replace(guess, doubt=" ".join(filter(None, [guess.doubt, *sentences])))
+
+
+def _source(root: Path, layout: str = "auto", **keys: str) -> Source:
+    return Source(name=_name(root), root=root, layout=layout, preset=_FIRST_PRESET, **keys)  # type: ignore[arg-type]
 
 
 def _tried(root: Path, tree: Tree, layout: str, **keys: str) -> Guess | None:
     """The source by one layout, if that finds any scan."""
-    source = Source(name=_name(root), root=root, layout=layout, preset=_FIRST_PRESET, **keys)  # type: ignore[arg-type]
+    source = _source(root, layout, **keys)
     try:
         entries = find_entries(source, tree)
     except ManifestError:
@@ -180,7 +217,9 @@ def _tried(root: Path, tree: Tree, layout: str, **keys: str) -> Guess | None:
         return None
     labelled = sum(entry.labels is not None for entry in entries)
     images, labels = keys.get("images"), keys.get("labels")
-    return Guess(_name(root), root, layout, images, labels, len(entries), labelled)
+    over = passed_over(source, tree, entries)
+    doubt = over_words(source, over) if over else ""
+    return Guess(_name(root), root, layout, images, labels, len(entries), labelled, doubt)
 
 
 def _loose(root: Path) -> list[Guess]:
@@ -189,18 +228,28 @@ def _loose(root: Path) -> list[Guess]:
     files = [path for path in tree.files() if is_file_name(path)]
     below = [path.relative_to(tree.root) for path in files]
     suspects = [path for path in below if looks_like_labels(path)]
+    faults = [one.fault for one in find_lists(_source(root), tree) if one.fault]
     if not suspects:
-        guess = _tried(root, tree, "auto" if files else "dicom")
-        return [guess] if guess else []
+        guess = _tried(root, tree, "auto" if files else "dicom") or _damaged(root, tree, files)
+        return [_doubted(guess, faults)] if guess else []
     series = _tried(root, tree, "dicom")
     beside = [replace(series, name=f"{series.name}-dicom")] if series else []
-    return [_with_labels(root, tree, below, suspects), *beside]
+    return [_doubted(_with_labels(root, tree, below, suspects), faults), *beside]
+
+
+def _damaged(root: Path, tree: Tree, files: list[Path]) -> Guess | None:
+    """A doubt about scan files beside a dataset.json that cannot be read."""
+    try:
+        read_json(_source(root), root / "dataset.json", tree, needed=False)
+    except ManifestError as error:
+        return Guess(_name(root), root, "auto", None, None, 0, 0, error.detail) if files else None
+    return None
 
 
 def _with_labels(root: Path, tree: Tree, files: list[Path], suspects: list[Path]) -> Guess:
     """A source of scan files and labels, if only as a doubt."""
     scans = sorted(set(files) - set(suspects))
-    for images, labels in _pairings(scans, suspects):
+    for images, labels in pairings(scans, suspects):
         guess = _tried(root, tree, "glob", images=images, labels=labels)
         # All or nothing: what a pattern leaves out would be lost.
         if guess and (guess.count, guess.labelled) == (len(scans), len(suspects)):
@@ -232,43 +281,6 @@ def _beside(root: Path) -> list[Guess]:
         for guess, ending in zip(guesses, endings, strict=True)
         if guess is not None
     ]
-
-
-def _pairings(scans: list[Path], labels: list[Path]) -> list[tuple[str, str]]:
-    """Patterns that might pair scans with labels: by folder, or by a word that both names have."""
-    if not scans:
-        return []
-    label = labels[0]
-    pairs = []
-    if len({path.name for path in scans}) == 1 and len({path.name for path in labels}) == 1:
-        pairs.append((f"**/{scans[0].name}", f"{{folder}}/{label.name}"))
-    other, ending = _stem(label), label.name[len(_stem(label)) :]
-    nearest = sorted(scans, key=lambda path: path.parent != label.parent)
-    for scan in nearest[:_MOST_NAMES]:
-        beside, one = scan.parent == label.parent, _stem(scan)
-        images_in = "**" if beside else scan.parent.as_posix()
-        labels_in = "{folder}" if beside else label.parent.as_posix()
-        for core in (one, *_beginnings(one), *re.findall(r"\d+", one)):
-            if (parts := _parted(one, core)) and (others := _parted(other, core)):
-                images = f"{images_in}/{'*'.join(parts)}{scan.name[len(one) :]}"
-                pairs.append((images, f"{labels_in}/{'{id}'.join(others)}{ending}"))
-    return list(dict.fromkeys(pairs))[:_MOST_PAIRINGS]
-
-
-def _stem(path: Path) -> str:
-    return path.name[: -len(suffix_of(path) or "") or None]
-
-
-def _beginnings(stem: str) -> list[str]:
-    """What a name begins with, up to each of its signs between words; the longest first."""
-    ends = [match.start() for match in re.finditer(r"[ ._-]", stem)]
-    return [stem[:end] for end in reversed(ends) if end]
-
-
-def _parted(name: str, core: str) -> tuple[str, str] | None:
-    """What stands before and behind a word in a name, unless its number only begins there."""
-    found = re.search(rf"(?<!\d){re.escape(core)}(?!\d)", name)
-    return (name[: found.start()], name[found.end() :]) if found else None
 
 
 def _as_yaml(name: str) -> str:
