@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from vocodata.catalog_places import find_places
 from vocodata.errors import ManifestError
 from vocodata.presets import preset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from vocodata.catalog_places import Place
 
 CATALOGS = ("prect160k",)
 SUBSETS = ("10k",)
@@ -124,11 +127,12 @@ def _source(name: str, row: _Row) -> CatalogSource:
 def catalog_manifest(name: str, root: Path, *, subset: str | None = None) -> str:
     """A manifest, as YAML, of a collection below a folder.
 
-    What is there is listed with the counts expected; what is not is kept as a comment.
+    What is there, unpacked or as an archive (vocodata/catalog_places.py), is listed with the counts
+    expected; what is not is kept as a comment, and so is what no released loader reads.
 
     Args:
         name: Of the collection.
-        root: Folder that holds the sources' folders.
+        root: Folder that holds the sources' folders, or archives of them.
         subset: `10k`, or None for all that the released loader reads.
 
     Raises:
@@ -139,10 +143,14 @@ def catalog_manifest(name: str, root: Path, *, subset: str | None = None) -> str
         raise ManifestError(msg)
     rows = load_catalog(name).values()
     wanted = [row for row in rows if (row.subset_10k if subset else row.used)]
-    there = [row for row in wanted if (root / row.folder).exists()]
+    places = find_places(rows, root)
+    there = [row for row in wanted if row.name in places]
     if not there:
         folders = ", ".join(row.folder for row in wanted[:4])
-        msg = f"{root} holds no source of {name}; expected folders such as {folders}."
+        msg = (
+            f"{root} holds no source of {name}; expected folders such as {folders}, or archives "
+            "called so."
+        )
         raise ManifestError(msg)
     away = [row for row in wanted if row not in there]
     loader, on_disk = (
@@ -155,26 +163,31 @@ def catalog_manifest(name: str, root: Path, *, subset: str | None = None) -> str
         "sources:",
     ]
     for row in there:
-        lines += _lines(row, root)
+        lines += _lines(row, places[row.name])
+    unread = [] if subset else [row for row in rows if not row.used and row.name in places]
+    if unread:
+        lines += ["# There, but read by no released loader; to take one, take its # away:"]
+        lines += [f"#{line}" for row in unread for line in _lines(row, places[row.name])]
     if away:
         lines += ["# Not below the root:"]
         lines += [f"#   {row.folder}: {row.title}, {row.counts.on_disk} scans" for row in away]
     return "\n".join(lines) + "\n"
 
 
-def _lines(row: CatalogSource, root: Path) -> list[str]:
+def _lines(row: CatalogSource, place: Place) -> list[str]:
     gated = {True: "; access by its owner", False: "", None: "; access not known"}[row.gated]
     counts = f"paper {row.counts.paper or 'none'}, loader {row.counts.loader}"
     checked = "" if row.licence_checked else "  # verify at the source"
     lines = [f"  # {row.title}: {row.region}{gated}. Counts: {counts}."]
     lines += [f"  # {row.note}"] if row.note else []
+    lines += [f"  # {told if told.isprintable() else ascii(told)}" for told in place.told]
     lines += [
         f"  - name: {row.name}",
-        f"    root: {quoted(str(root / row.folder))}",
+        f"    root: {quoted(str(place.root))}",
         "    layout: glob",
-        f"    images: {quoted(row.images)}",
+        f"    images: {quoted(place.images)}",
     ]
-    lines += [f"    labels: {quoted(row.labels)}"] if row.labels else []
+    lines += [f"    labels: {quoted(place.labels)}"] if place.labels else []
     return [
         *lines,
         f"    preset: {row.preset}",

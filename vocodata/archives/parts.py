@@ -112,7 +112,7 @@ def find_pieces(
 
 
 def _of_folder(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:
-    shown = {name: kind for name, kind in _entries(root).items() if not name.startswith(".")}
+    shown = {name: kind for name, kind in names_in(root).items() if not name.startswith(".")}
     if any(is_folder for is_folder in shown.values()):
         return []
     files = sorted(root / name for name in shown if Path(name).suffix.lower() not in _BESIDE)
@@ -141,7 +141,7 @@ def _pieces_of(root: Path) -> tuple[Path, ...]:
     if stem is None:
         return ()
     beside = [
-        root.parent / name for name, is_other in _entries(root.parent).items() if not is_other
+        root.parent / name for name, is_other in names_in(root.parent).items() if not is_other
     ]
     groups = find_pieces(file for file in beside if _stem_of_piece(file) == stem)
     return groups[0] if groups and groups[0][0] == root else ()
@@ -177,7 +177,7 @@ def _begins_as_archive(file: Path) -> bool:
     return start.startswith(_MAGIC) or start[257:262] == b"ustar"
 
 
-def _entries(root: Path) -> dict[str, bool]:
+def names_in(root: Path) -> dict[str, bool]:
     """Names in a folder, and whether each is something else than a file."""
     if isinstance(root, RemotePath):
         return children(root)
