@@ -20,7 +20,7 @@ from vocodata.errors import ManifestError
 from vocodata.exclusions import read_exclusions
 from vocodata.identifiers import hide_uids, keyed_hash
 from vocodata.layouts import find_entries
-from vocodata.passed_over import over_words, passed_over
+from vocodata.passed_over import over_words
 from vocodata.tree import open_tree
 
 if TYPE_CHECKING:
@@ -154,9 +154,9 @@ def _scans_of(source: Source, salt: bytes) -> list[Scan]:
 
 def _tell_passed_over(source: Source, tree: Tree, entries: list[Entry]) -> None:
     """Warn of files that may hold scans, where the layout claims to know which do."""
-    over = [] if source.layout == "datalist" else passed_over(source, tree, entries)
-    if over:
-        _log.warning(over_words(source, over))
+    told = "" if source.layout == "datalist" else over_words(source, tree, entries)
+    if told:
+        _log.warning(told)
 
 
 def _told_apart(source: Source, entries: list[Entry], salt: bytes) -> list[str]:

@@ -19,7 +19,7 @@ from vocodata.errors import ManifestError
 from vocodata.layouts import find_entries, looks_like_labels
 from vocodata.manifest import Source
 from vocodata.pairings import pairings
-from vocodata.passed_over import over_words, passed_over
+from vocodata.passed_over import over_words
 from vocodata.presets import load_presets
 from vocodata.readers import is_file_name, suffix_of
 from vocodata.remote.path import RemotePath
@@ -217,8 +217,7 @@ def _tried(root: Path, tree: Tree, layout: str, **keys: str) -> Guess | None:
         return None
     labelled = sum(entry.labels is not None for entry in entries)
     images, labels = keys.get("images"), keys.get("labels")
-    over = passed_over(source, tree, entries)
-    doubt = over_words(source, over) if over else ""
+    doubt = over_words(source, tree, entries)
     return Guess(_name(root), root, layout, images, labels, len(entries), labelled, doubt)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vocodata.archives.parts import find_parts, find_pieces, is_archive_name
+from vocodata.errors import ManifestError
 from vocodata.readers import is_file_name, suffix_of
 from vocodata.remote.path import RemotePath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
     from vocodata.layouts import Entry
@@ -19,6 +20,30 @@ if TYPE_CHECKING:
 _MAYBE_SCANS = (".7z", ".7z.001", ".rar", ".hdr", ".nii.bz2", ".nii.xz", ".nii.zst", ".mgz")
 _TAKES_ALL_FILES = {"auto", "bids", "datalist"}
 """Layouts beside which a scan file that is not read is worth a word."""
+
+
+def over_words(source: Source, tree: Tree, entries: Iterable[Entry]) -> str:
+    """A sentence of what is passed over, or ""; names are hidden where the source hides them.
+
+    Arguments as of `passed_over`.
+
+    Raises:
+        RemoteError: A server refuses, or does not answer.
+    """
+    try:
+        over = passed_over(source, tree, entries)
+    except ManifestError as error:
+        # A folder that cannot be listed: the layout did not need to look into it.
+        return error.detail
+    if not over:
+        return ""
+    endings = ", ".join(sorted({_ending(path) for path in over}))
+    first = f" ({over[0].relative_to(source.root)})" if source.names == "path" else ""
+    return (
+        f"Source '{source.name}' passes over {len(over)} file{'s' * (len(over) != 1)} that may "
+        f"hold scans: {endings}{first}. Give them a source of their own, or convert what is "
+        "not read to .nii.gz."
+    )
 
 
 def passed_over(source: Source, tree: Tree, entries: Iterable[Entry]) -> list[Path]:
@@ -32,6 +57,7 @@ def passed_over(source: Source, tree: Tree, entries: Iterable[Entry]) -> list[Pa
         entries: What the layout reads.
 
     Raises:
+        ManifestError: A folder that cannot be listed.
         RemoteError: A server refuses, or does not answer.
     """
     if source.layout == "glob" or _has_no_list(source.root):
@@ -66,17 +92,6 @@ def _pieces(source: Source, tree: Tree, files: list[Path]) -> set[Path]:
         for pieces in find_pieces(beside, may_be=lambda first: tree.series_of(first) is None)
         for piece in pieces
     }
-
-
-def over_words(source: Source, over: Sequence[Path]) -> str:
-    """A sentence of what is passed over, names hidden where the source hides them."""
-    endings = ", ".join(sorted({_ending(path) for path in over}))
-    first = f" ({over[0].relative_to(source.root)})" if source.names == "path" else ""
-    return (
-        f"Source '{source.name}' passes over {len(over)} file{'s' * (len(over) != 1)} that may "
-        f"hold scans: {endings}{first}. Give them a source of their own, or convert what is "
-        "not read to .nii.gz."
-    )
 
 
 def _ending(path: Path) -> str:

@@ -116,3 +116,21 @@ def test_a_listed_source_says_nothing_of_the_rest_when_it_is_built(tmp_path, cap
     (root / "l.json").write_text(json.dumps({"training": ["a.nii.gz"]}))
     assert len(scans(root, layout="datalist", scans=str(root / "l.json"))) == 1
     assert not caplog.text
+
+
+def test_a_closed_folder_that_a_layout_need_not_look_into_is_said_and_no_end(
+    tmp_path, monkeypatch, caplog
+):
+    root = tmp_path / "data"
+    touch(root, "imagesTr/a_0000.nii.gz", "lost+found/x")
+
+    def closed(folder, onerror):
+        onerror(PermissionError(13, "Permission denied", f"{folder}/lost+found"))
+        return iter(())
+
+    monkeypatch.setattr("vocodata.tree.os.walk", closed)
+    assert len(scans(root, layout="nnunet")) == 1
+    assert "lost+found cannot be listed (Permission denied)" in caplog.text
+    (guess,) = guess_sources(root)
+    assert (guess.layout, guess.count) == ("nnunet", 1)
+    assert "lost+found cannot be listed" in guess.doubt
