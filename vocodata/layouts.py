@@ -178,9 +178,9 @@ def _dicom(source: Source, tree: Tree) -> list[Entry]:
     """One entry a series; a file whose series cannot be told belongs to all beside it."""
     folders: dict[Path, dict[str, list[str]]] = {}
     for path in tree.files():
-        series = None if is_file_name(path) else tree.series_of(path)
-        if series is not None:
-            folders.setdefault(path.parent, {}).setdefault(series, []).append(path.name)
+        mark = None if is_file_name(path) else tree.mark_of(path)
+        if mark is not None:
+            folders.setdefault(path.parent, {}).setdefault(mark.series, []).append(path.name)
     _tell_scattered(source, folders)
     entries = []
     for folder, found in sorted(folders.items()):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 from vocodata.archives import list_archives
 from vocodata.archives.tree import ArchiveTree, is_hidden, may_be_dicom, pattern_expression
 from vocodata.errors import ManifestError, RemoteError
-from vocodata.readers import dicom_series, is_file_name
-from vocodata.readers.dicom_signs import is_named_dicom
+from vocodata.readers import is_file_name, slice_mark
+from vocodata.readers.dicom_signs import SliceMark, is_named_dicom
 from vocodata.remote.path import RemotePath
 from vocodata.remote.tree import remote_tree
 
@@ -50,8 +50,12 @@ class Tree(Protocol):
         """A small text file."""
         ...
 
-    def series_of(self, path: Path) -> str | None:
-        """DICOM series of a file: its UID, "" if it cannot be told, None if it is no image."""
+    def mark_of(self, path: Path) -> SliceMark | None:
+        """What a file says of its DICOM series; None if it is no DICOM image."""
+        ...
+
+    def are_together(self, paths: Iterable[Path]) -> bool:
+        """Whether files lie in one archive, or in none: only then can they make one scan."""
         ...
 
     def look_up(self, paths: Iterable[Path]) -> None:
@@ -86,7 +90,7 @@ def _opened(name: str, root: Path) -> Tree:
         )
         raise ManifestError(msg)
     try:
-        archives = list_archives(root, series_of=dicom_series)
+        archives = list_archives(root, mark_of=slice_mark)
     except ManifestError as error:
         where = f"Source '{name}'"
         raise error.named(where) from error
@@ -96,7 +100,7 @@ def _opened(name: str, root: Path) -> Tree:
     if archives:
         return ArchiveTree(root, archives)
     if isinstance(root, RemotePath) and (root.scheme != "s3" or root.is_dir()):
-        return remote_tree(name, root, series_of=dicom_series)
+        return remote_tree(name, root, mark_of=slice_mark)
     if root.is_dir():
         return FolderTree(root)
     msg = (
@@ -171,18 +175,22 @@ class FolderTree:
         """See `Tree`."""
         return path.read_text(encoding="utf-8")
 
-    def series_of(self, path: Path) -> str | None:
+    def mark_of(self, path: Path) -> SliceMark | None:
         """See `Tree`."""
         if path.name.upper() == "DICOMDIR" or path.is_dir():
             return None
         try:
             with path.open("rb") as file:
-                return dicom_series(file, path.name)
+                return slice_mark(file, path.name)
         except FileNotFoundError:
             # A link that leads nowhere.
-            return dicom_series(b"", path.name)
+            return slice_mark(b"", path.name)
         except OSError:
-            return "" if may_be_dicom(path) else None
+            return SliceMark("") if may_be_dicom(path) else None
+
+    def are_together(self, paths: Iterable[Path]) -> bool:  # noqa: ARG002 (the tree of archives needs them)
+        """See `Tree`."""
+        return True
 
     def look_up(self, paths: Iterable[Path]) -> None:
         """See `Tree`."""

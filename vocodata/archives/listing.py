@@ -15,25 +15,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from vocodata.readers.dicom_signs import SliceMark
+
 
 def list_archives(
-    root: Path, *, series_of: Callable[[bytes, str], str | None]
+    root: Path, *, mark_of: Callable[[bytes, str], SliceMark | None]
 ) -> list[tuple[Archive, list[Member]]]:
     """The archives a root stands for, each with its members; nothing if it is a plain folder.
 
     Args:
         root: See `find_parts`.
-        series_of: Says of the first bytes of a file, and its name, which DICOM series it is of,
-            or None.
+        mark_of: Says of the first bytes of a file, and its name, which DICOM series it is of, or
+            None.
 
     Raises:
         ManifestError: A file that is no archive, one that cannot be listed, or a missing part.
     """
-    return [_listed(path, parts, series_of) for path, parts in find_parts(root)]
+    return [_listed(path, parts, mark_of) for path, parts in find_parts(root)]
 
 
 def _listed(
-    path: Path, parts: tuple[Path, ...], series_of: Callable[[bytes, str], str | None]
+    path: Path, parts: tuple[Path, ...], mark_of: Callable[[bytes, str], SliceMark | None]
 ) -> tuple[Archive, list[Member]]:
     state = tuple((part.stat().st_size, part.stat().st_mtime_ns) for part in parts)
     with open_parts(parts) as file:
@@ -48,7 +50,7 @@ def _listed(
                 members = list_tar(file, path.name)
             case "tar-stream":
                 with inflating(file) as stream:
-                    members = list_tar(stream, path.name, look=series_of)
+                    members = list_tar(stream, path.name, look=mark_of)
     return archive, checked(members)
 
 

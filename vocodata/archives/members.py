@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from vocodata.readers.dicom_signs import SliceMark
+
 Kind = Literal["zip", "tar", "tar-stream", "remote"]
 MAX_SCAN_BYTES = 2**34
 """Of one scan's members, unpacked: 2^31 voxels of 8 bytes. More is a decompression bomb."""
@@ -48,8 +50,8 @@ class Member:
         crc: CRC-32 of its bytes, or None in a tar, which has none.
         stamp: Time of change as the archive has it, for digests.
         fault: Why it is not read, a key of `errors.REASONS`; empty if it is.
-        series: Of a compressed tar, which cannot be looked at twice: its DICOM series, None if it
-            is no DICOM file.
+        mark: Of a compressed tar, which cannot be looked at twice: what it says of its DICOM
+            series, None if it is no DICOM image.
         tag: Of a server's object, what changes with its content.
     """
 
@@ -61,7 +63,7 @@ class Member:
     crc: int | None = None
     stamp: int = 0
     fault: str = ""
-    series: str | None = None
+    mark: SliceMark | None = None
     tag: str = ""
 
 

@@ -24,6 +24,8 @@ from vocodata.errors import ManifestError, UnreadableScanError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from vocodata.readers.dicom_signs import SliceMark
+
 _log = logging.getLogger(__name__)
 BLOCK = 512
 HEAD_BYTES = 1 << 16
@@ -57,7 +59,7 @@ def inflating(file: IO[bytes]) -> IO[bytes]:
 
 
 def list_tar(
-    file: IO[bytes], name: str, *, look: Callable[[bytes, str], str | None] | None = None
+    file: IO[bytes], name: str, *, look: Callable[[bytes, str], SliceMark | None] | None = None
 ) -> list[Member]:
     """All files of a tar.
 
@@ -65,7 +67,7 @@ def list_tar(
         file: The tar, inflated; it is read forward, and sought only if `look` is None.
         name: For messages.
         look: Called with the first bytes of each file and its name; what it says becomes
-            `Member.series`.
+            `Member.mark`.
 
     Raises:
         ManifestError: No tar, or one that is cut or damaged between two members.
@@ -84,7 +86,7 @@ def list_tar(
         try:
             head = reader.take(min(member.packed_size, HEAD_BYTES)) if look else b""
             if look and not member.fault:
-                member = _with_series(member, look(head, member.path))
+                member = _with_mark(member, look(head, member.path))
             if not info.isdir() and info.type != tarfile.XGLTYPE:
                 members.append(member)
             reader.skip(_padded(member.packed_size) - len(head))
@@ -161,8 +163,8 @@ def _as_text(name: str) -> str:
         return name.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
-def _with_series(member: Member, series: str | None) -> Member:
-    return Member(**{**member.__dict__, "series": series})
+def _with_mark(member: Member, mark: SliceMark | None) -> Member:
+    return Member(**{**member.__dict__, "mark": mark})
 
 
 def _faulty(member: Member, fault: str) -> Member:

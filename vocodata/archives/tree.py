@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from vocodata.archives.members import Archive, Member, Packed
 from vocodata.archives.unpack import read_head
 from vocodata.errors import ManifestError, UnreadableScanError
-from vocodata.readers import dicom_series, is_file_name
+from vocodata.readers import is_file_name, slice_mark
+from vocodata.readers.dicom_signs import SliceMark
 from vocodata.remote.path import RemotePath
 
 if TYPE_CHECKING:
@@ -87,17 +88,21 @@ class ArchiveTree:
         except UnreadableScanError as error:
             raise ValueError(error.detail) from error
 
-    def series_of(self, path: Path) -> str | None:
+    def mark_of(self, path: Path) -> SliceMark | None:
         """See `Tree`."""
         if path.name.upper() == "DICOMDIR" or path not in self._members:
             return None
         archive, member = self._members[path]
         if not member.fault and archive.kind == "tar-stream":
-            return member.series
+            return member.mark
         try:
-            return dicom_series(read_head(archive, member, _HEAD_BYTES), path.name)
+            return slice_mark(read_head(archive, member, _HEAD_BYTES), path.name)
         except UnreadableScanError:
-            return "" if may_be_dicom(path) else None
+            return SliceMark("") if may_be_dicom(path) else None
+
+    def are_together(self, paths: Iterable[Path]) -> bool:
+        """See `Tree`."""
+        return len({self._members[path][0].path for path in paths}) == 1
 
     def look_up(self, paths: Iterable[Path]) -> None:
         """See `Tree`."""
@@ -119,11 +124,11 @@ class ArchiveTree:
         return path.plain() if isinstance(path, RemotePath) else Path(os.path.normpath(path))
 
     def _of(self, path: Path, files: tuple[str, ...]) -> list[tuple[Archive, Member]]:
-        """The member at a path and those that belong to it, or those in a folder."""
+        """The member at a path and those that belong to it, or those in or below a folder."""
         if path in self._members:
             return [self._members[path], *self._detached(path)]
-        inside = self._below.get(path, [])
-        return [self._members[p] for p in sorted(inside) if not files or p.name in files]
+        inside = [path / name for name in files] or sorted(self._below.get(path, []))
+        return [self._members[p] for p in inside]
 
     def _detached(self, header: Path) -> list[tuple[Archive, Member]]:
         if header.suffix.lower() not in _HAS_TWO_FILES:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from vocodata.errors import UnreadableScanError
-from vocodata.readers.dicom_signs import HEAD_BYTES, is_dicom, is_named_dicom
+from vocodata.readers.dicom_signs import HEAD_BYTES, SliceMark, is_dicom, is_named_dicom
 from vocodata.straightening import straight_header, straightened
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def read_volume(path: str | PathLike[str], *, files: tuple[str, ...] = ()) -> Vo
 
     Args:
         path: NIfTI (.nii, .nii.gz), MHA, MHD or NRRD file, or a folder with one DICOM CT series.
-        files: Of a folder, the names of the series' files; all DICOM images if empty.
+        files: Of a folder, the series' files, below it; all DICOM images in it if empty.
 
     Returns:
         Axes as the file has them (see `orient_ras`), at right angles; int16 where HU are whole and
@@ -94,16 +94,16 @@ def read_header(path: str | PathLike[str], *, files: tuple[str, ...] = ()) -> He
     return straight_header(header)
 
 
-def dicom_series(start: IO[bytes] | bytes, name: str = "") -> str | None:
-    """The series that a file belongs to, from its first bytes.
+def slice_mark(start: IO[bytes] | bytes, name: str = "") -> SliceMark | None:
+    """What a file says of the DICOM series that it belongs to.
 
     Args:
         start: The file, open at its start, or its first bytes.
         name: Of the file, if it is known.
 
     Returns:
-        Its SeriesInstanceUID; "" if that cannot be told of a file that is DICOM, or is named so;
-        None if it is no DICOM image.
+        An empty mark if nothing can be told of a file that is DICOM, or is named so; None if it is
+        no DICOM image.
     """
     if isinstance(start, bytes):
         head = start
@@ -111,9 +111,9 @@ def dicom_series(start: IO[bytes] | bytes, name: str = "") -> str | None:
         head = start.read(HEAD_BYTES)
         start.seek(0)
     if not is_dicom(head):
-        return "" if is_named_dicom(name) else None
-    series: str | None = import_module("vocodata.readers.dicom").series_of(start)
-    return series
+        return SliceMark("") if is_named_dicom(name) else None
+    mark: SliceMark | None = import_module("vocodata.readers.dicom_marks").mark_of(start)
+    return mark
 
 
 def _only(files: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

@@ -20,7 +20,6 @@ import numpy as np
 from vocodata.errors import GeometryError, UnreadableScanError
 from vocodata.geometry import Header, Size, Volume, checked_affine, refuse_negative_spacing
 from vocodata.readers.dicom_headers import Slice, read_slices
-from vocodata.readers.dicom_headers import series_of as series_of
 from vocodata.readers.dicom_pixels import Pixels
 from vocodata.readers.dicom_signs import HEAD_BYTES, is_dicom, is_named_dicom, named_alike
 from vocodata.readers.hounsfield import as_hu
@@ -49,8 +48,8 @@ def read_volume(folder: Path, *, files: tuple[str, ...] = ()) -> Volume:
     """HU of the one CT series in a folder, slices ordered by position.
 
     Args:
-        folder: With the series' files.
-        files: Names of those to take; all DICOM images if empty.
+        folder: With the series' files, or with the folders that these lie in.
+        files: Those to take, by their paths below it; all DICOM images in it if empty.
 
     Raises:
         UnreadableScanError: No DICOM image, damaged files, more than one series.

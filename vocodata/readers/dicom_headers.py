@@ -7,19 +7,17 @@ number that means nothing outside this process.
 
 from __future__ import annotations
 
-import io
 import secrets
 import struct
 import warnings
 import zlib
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydicom
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import read_partial
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from vocodata.errors import ImplausibleScanError, UnreadableScanError, VocoDataError
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
 # pydicom warns with the values of headers, which may name a patient, and a log may be kept.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 _PATIENT_KEY = secrets.token_bytes(32)
-_SERIES_TAG = 0x0020000E
 _TAGS = [
     "SOPClassUID", "PatientName", "PatientID", "SeriesInstanceUID", "Modality", "ImageType",
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PixelSpacing",
@@ -91,34 +88,12 @@ class Slice:
     may_be_float: bool = False
 
 
-def series_of(file: IO[bytes] | bytes) -> str | None:
-    """The series that a DICOM image belongs to, from its first bytes.
-
-    Args:
-        file: Open at its start, or its first bytes.
-
-    Returns:
-        The UID; "" if the file is DICOM and its series cannot be told; None if it is no DICOM
-        image (other files, contours, reports, plans).
-    """
-    file = io.BytesIO(file) if isinstance(file, bytes) else file
-    try:
-        dataset = read_partial(
-            cast("BinaryIO", file),
-            stop_when=lambda tag, _vr, _length: tag > _SERIES_TAG,
-            force=True,
-        )
-        return str(dataset.get("SeriesInstanceUID", "")) if _is_image(dataset) else None
-    except DAMAGE:
-        return ""
-
-
 def _kind(dataset: Any) -> str:  # noqa: ANN401 (pydicom's fields are dynamic)
     """What the file says it is: a SOP class."""
     return str(dataset.file_meta.get("MediaStorageSOPClassUID") or dataset.get("SOPClassUID") or "")
 
 
-def _is_image(dataset: Any) -> bool:  # noqa: ANN401 (pydicom's fields are dynamic)
+def is_image(dataset: Any) -> bool:  # noqa: ANN401 (pydicom's fields are dynamic)
     """Whether it may be an image; doses and segmentations have rows and columns, too."""
     kind = _kind(dataset)
     return not kind or UID(kind).name == kind or "Image Storage" in UID(kind).name
@@ -165,7 +140,7 @@ def read_slices(path: Path) -> list[Slice]:
     dataset = read_dataset(path, specific_tags=_TAGS, stop_before_pixels=True)
     # Values are parsed when they are asked for.
     try:
-        if not _is_image(dataset):
+        if not is_image(dataset):
             return []
         if "Rows" in dataset:
             return list(_slices(path, dataset))

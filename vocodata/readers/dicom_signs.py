@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,6 +16,21 @@ _MAGIC_AT, _MAGIC = 128, b"DICM"
 _FIRST_GROUPS = (0x0002, 0x0008)
 _SHORT_VRS = {b"AE", b"CS", b"DA", b"LO", b"PN", b"SH", b"TM", b"UI", b"UL"}
 _SUFFIXES = (".dcm", ".dicom", ".ima")
+
+
+class SliceMark(NamedTuple):
+    """What the first bytes of a DICOM image say of the series it belongs to.
+
+    Attributes:
+        series: SeriesInstanceUID; "" if it cannot be told.
+        owner: A number for the patient and the study.
+        place: A number for the slice's position, or for the object where the frames have their own;
+            0 if it cannot be told. Both numbers mean nothing outside this process.
+    """
+
+    series: str
+    owner: int = 0
+    place: int = 0
 
 
 def is_dicom(start: bytes) -> bool:

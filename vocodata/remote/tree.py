@@ -12,6 +12,7 @@ from vocodata.archives.members import Archive, Member, Packed, safe_path
 from vocodata.archives.tree import ArchiveTree, may_be_dicom
 from vocodata.errors import ManifestError, RemoteError, UnreadableScanError
 from vocodata.readers import is_file_name
+from vocodata.readers.dicom_signs import SliceMark
 from vocodata.remote import objects
 from vocodata.remote.fetching import fetch_head
 
@@ -26,53 +27,53 @@ _HEADS = (1 << 13, 1 << 16)
 
 
 def remote_tree(
-    name: str, root: RemotePath, *, series_of: Callable[[bytes, str], str | None]
+    name: str, root: RemotePath, *, mark_of: Callable[[bytes, str], SliceMark | None]
 ) -> ArchiveTree:
     """The tree below a root that is no archive.
 
     Args:
         name: Of the source, for messages.
         root: Where.
-        series_of: As for `list_archives`.
+        mark_of: As for `list_archives`.
 
     Raises:
         RemoteError: The server refuses or does not answer.
     """
-    return BucketTree(root, series_of) if root.scheme == "s3" else WebTree(name, root)
+    return BucketTree(root, mark_of) if root.scheme == "s3" else WebTree(name, root)
 
 
 class BucketTree(ArchiveTree):
     """Objects of a bucket."""
 
-    def __init__(self, root: RemotePath, series_of: Callable[[bytes, str], str | None]) -> None:
+    def __init__(self, root: RemotePath, mark_of: Callable[[bytes, str], SliceMark | None]) -> None:
         """List them."""
         found = objects.listing(root)
         super().__init__(root, [(_as_archive(root), [_member(n, f) for n, f in found.items()])])
-        self._root, self._series_of = root, series_of
+        self._root, self._mark_of = root, mark_of
 
-    def series_of(self, path: Path) -> str | None:
+    def mark_of(self, path: Path) -> SliceMark | None:
         """See `Tree`; the first call looks at all files, many at a time."""
-        return self._series.get(path)
+        return self._marks.get(path)
 
     @cached_property
-    def _series(self) -> dict[Path, str | None]:
+    def _marks(self) -> dict[Path, SliceMark | None]:
         paths = [p for p in self.files() if p in self._members and not is_file_name(p)]
-        return dict(zip(paths, objects.many(self._one_series, paths), strict=True))
+        return dict(zip(paths, objects.many(self._one_mark, paths), strict=True))
 
-    def _one_series(self, path: Path) -> str | None:
+    def _one_mark(self, path: Path) -> SliceMark | None:
         if path.name.upper() == "DICOMDIR":
             return None
         member = self._members[path][1]
-        series: str | None = None
+        mark: SliceMark | None = None
         try:
             for count in _HEADS:
                 head = fetch_head(self._root / member.path, count)
-                series = self._series_of(head, path.name)
-                if series != "" or member.size <= count:
+                mark = self._mark_of(head, path.name)
+                if mark is None or (mark.series and mark.place) or member.size <= count:
                     break
         except (RemoteError, UnreadableScanError):
-            return "" if may_be_dicom(path) else None
-        return series
+            return SliceMark("") if may_be_dicom(path) else None
+        return mark
 
 
 class WebTree(ArchiveTree):

@@ -33,7 +33,7 @@ from vocodata.errors import ImplausibleScanError, UnreadableScanError
 from vocodata.ingest import process_scan
 from vocodata.manifest import load_manifest
 from vocodata.presets import preset
-from vocodata.readers import dicom_pixels, dicom_series, read_header, read_volume
+from vocodata.readers import dicom_pixels, read_header, read_volume, slice_mark
 from vocodata.readers.dicom import dicom_files
 
 BIG = np.tile(HU, (8, 8, 1))
@@ -326,9 +326,14 @@ def test_contours_and_reports_make_no_series(tmp_path):
 
 def test_the_series_is_told_from_the_first_bytes(tmp_path):
     path = write_series(tmp_path / "s", BIG) / "0000.dcm"
-    assert dicom_series(path.read_bytes()[:1500]) == "1.2.3"
-    assert dicom_series(path.read_bytes()[:150]) == ""
-    assert dicom_series(b"x" * 200) is None
+    content = path.read_bytes()
+    mark = slice_mark(content[:1500])
+    assert (mark.series, mark.place != 0) == ("1.2.3", True)
+    # Cut within its position, and within the UID.
+    assert slice_mark(content[: content.index(b"-10.0") + 9]) == mark._replace(place=0)
+    assert slice_mark(content[: content.index(b"1.2.3\0") + 3]).series == ""
+    assert slice_mark(content[:150]).series == ""
+    assert slice_mark(b"x" * 200) is None
 
 
 def test_a_series_among_others_is_processed(tmp_path):
