@@ -52,9 +52,12 @@ class Scan:
         preset: Row of presets.yaml.
         weight: How often training draws from this source, relative to others.
         licence: As the manifest has it, or None.
-        files: Names of the slices in a DICOM folder that holds more than this series, else ().
+        files: The slices below a DICOM folder that holds more than this series, or folders of it,
+            else ().
         packed: Where the scan lies in an archive; None where image and labels are files.
         quality: Check -> what is done about it, where the manifest says.
+        scattered: Why it cannot be put together, where slices of its series lie in several folders
+            that neither add up nor are copies; else "".
         is_listed: A list of scans to leave out names it.
         hides_names: Its files may be named after a patient, so no word of theirs is told.
     """
@@ -71,6 +74,7 @@ class Scan:
     files: tuple[str, ...] = ()
     packed: Packed | None = None
     quality: Mapping[str, Policy] = field(default_factory=dict)
+    scattered: str = ""
     is_listed: bool = False
     hides_names: bool = False
 
@@ -174,7 +178,8 @@ def _told_apart(source: Source, entries: list[Entry], salt: bytes) -> list[str]:
 
 def _place(source: Source, entry: Entry) -> str:
     """Where the entry lies, seen from the root, so that a root may move."""
-    return os.path.relpath(str(entry.image), str(source.root))
+    first = entry.image.joinpath(*entry.files[:1])
+    return os.path.relpath(str(first), str(source.root))
 
 
 def _shown(source: Source, entry: Entry, salt: bytes) -> str:
@@ -199,6 +204,7 @@ def _scan(source: Source, tree: Tree, entry: Entry, name: str) -> Scan:
         weight=source.weight,
         licence=source.licence,
         files=entry.files,
+        scattered=entry.scattered,
         quality=source.quality,
         hides_names=source.names == "hashed",
         packed=tree.packed(entry.image, entry.files, entry.labels),

@@ -20,8 +20,7 @@
     ├── BuildInterruptedError               stopped by a signal; resumable
     └── SampleUnavailableError (OSError)    the sample scans cannot be fetched
 
-A scan-level error carries `code`, a key of `REASONS`, and `detail`, the sentence for people. All
-of them survive pickling, so a worker's error arrives whole.
+Each has a `code`, a key of `REASONS`, and a `detail` for people, and survives pickling whole.
 """
 
 from __future__ import annotations
@@ -63,6 +62,7 @@ REASONS: dict[str, str] = {
     "not_hu": "The DICOM series is scaled to something else than HU, such as iodine.",
     "localizer": "The DICOM series holds localizer (scout) images.",
     "mixed_series": "The DICOM folder holds more than one series.",
+    "scattered_series": "Slices of the DICOM series lie in several folders and do not add up.",
     "mixed_patients": "The slices of a DICOM series are of more than one patient.",
     "mixed_geometry": "The slices of a DICOM series differ in size, spacing or orientation.",
     "single_slice": "The DICOM series has one slice, so no spacing along z.",

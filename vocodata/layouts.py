@@ -4,7 +4,7 @@ nnunet    imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, dataset.json
 msd       dataset.json with `training` (and `validation`): {"image": ..., "label": ...}
 datalist  the same lists in a JSON file of its own, images may be DICOM folders
 bids      sub-*/**/*_ct.nii.gz
-dicom     every series in every folder that holds DICOM files; names never come from the header
+dicom     every series, in a folder or over several; names never come from the header
 glob      images by a pattern, labels by a template
 auto      the first of nnunet, msd, bids that fits; else all scan files and all of dicom
 
@@ -14,7 +14,6 @@ The root may be a folder or an archive; a layout sees both through a `Tree`.
 from __future__ import annotations
 
 import fnmatch
-import logging
 import os
 import re
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from vocodata.dataset_json import label_names_of, read_json, refuse_not_ct
 from vocodata.errors import ManifestError
 from vocodata.readers import is_file_name, suffix_of
+from vocodata.series import find_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from vocodata.manifest import Source
     from vocodata.tree import Tree
 
-_log = logging.getLogger(__name__)
 _LABEL_WORDS = re.compile(
     r"(^|[^a-z])(labels?|labelstr|labelsts|seg|segs|segmentations?|masks?)"
     r"([^a-z]|$)"
@@ -50,9 +49,11 @@ class Entry:
         image: File or DICOM folder.
         labels: Label file, or None.
         label_names: Label value -> structure if the data set says so, else None.
-        files: Names of the slices, where the folder holds more than this series.
+        files: The slices, below the folder, where that holds more than this series, or slices lie
+            in several folders of it.
         series: Then also its SeriesInstanceUID; it names a patient's visit, so only a keyed hash
             of it may become part of a scan's name.
+        scattered: Why slices that lie in several folders make no scan, or "".
     """
 
     name: str
@@ -61,6 +62,7 @@ class Entry:
     label_names: Mapping[int, str] | None = None
     files: tuple[str, ...] = ()
     series: str = ""
+    scattered: str = ""
 
 
 def find_entries(source: Source, tree: Tree) -> list[Entry]:
@@ -175,39 +177,17 @@ def _bids(source: Source, tree: Tree) -> list[Entry]:
 
 
 def _dicom(source: Source, tree: Tree) -> list[Entry]:
-    """One entry a series; a file whose series cannot be told belongs to all beside it."""
-    folders: dict[Path, dict[str, list[str]]] = {}
-    for path in tree.files():
-        mark = None if is_file_name(path) else tree.mark_of(path)
-        if mark is not None:
-            folders.setdefault(path.parent, {}).setdefault(mark.series, []).append(path.name)
-    _tell_scattered(source, folders)
-    entries = []
-    for folder, found in sorted(folders.items()):
-        name, unknown = _stem(source, folder), found.pop("", [])
-        if len(found) < 2:
-            entries.append(Entry(name, folder))
-            continue
-        for series, files in found.items():
-            entries.append(Entry(name, folder, files=tuple(sorted(files + unknown)), series=series))
-    return entries
-
-
-def _tell_scattered(source: Source, folders: Mapping[Path, Mapping[str, object]]) -> None:
-    """Warn of series whose slices, or copies, lie in several folders."""
-    places: dict[str, list[Path]] = {}
-    for folder, found in sorted(folders.items()):
-        for series in found.keys() - {""}:
-            places.setdefault(series, []).append(folder)
-    scattered = [at for at in places.values() if len(at) > 1]
-    if scattered:
-        first, second = (path.relative_to(source.root).as_posix() for path in scattered[0][:2])
-        where = f", the first in {first} and {second}" if source.names == "path" else ""
-        _log.warning(
-            f"Source '{source.name}': slices of {len(scattered)} DICOM series lie in more than one "
-            f"folder{where}; each folder is read as a scan of its own. Put the slices of a series "
-            "into one folder, or take copies away."
+    """One entry a series, or a copy of it."""
+    return [
+        Entry(
+            _stem(source, found.folder),
+            found.folder,
+            files=found.files,
+            series=found.uid,
+            scattered=found.fault,
         )
+        for found in find_series(source, tree)
+    ]
 
 
 def _glob(source: Source, tree: Tree) -> list[Entry]:

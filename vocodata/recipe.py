@@ -30,9 +30,10 @@ def scan_recipe(scan: Scan, codec: str) -> str:
     if scan.packed is not None:
         return _digest({**common, "packed": scan.packed.state()})
     labels = None if scan.labels is None else file_state(scan.labels)
-    image = file_state(scan.image)
-    if scan.files:
-        image = [state for state in image if state[0] in scan.files]
+    files = [(scan.image / name, name) for name in scan.files]
+    image = [_one_state(path, name) for path, name in files if path.is_file()]
+    if not files:
+        image = file_state(scan.image)
     return _digest({**common, "image": image, "labels": labels})
 
 
@@ -68,6 +69,8 @@ def _rules(scan: Scan, codec: str) -> dict[str, Any]:
         "preset": asdict(preset(scan.preset)),
         "quality": dict(scan.quality),
         "is_listed": scan.is_listed,
+        # Not where it is empty: the digests of all other scans would be new.
+        **({"scattered": scan.scattered} if scan.scattered else {}),
     }
 
 

@@ -4,6 +4,7 @@ import gzip
 import io
 import tarfile
 import zipfile
+import zlib
 
 import nibabel as nib
 import numpy as np
@@ -428,8 +429,16 @@ def nrrd_of_text(path):
 # DICOM series, each in a folder
 
 
-def series(path, **options):
-    return write_series(path, SLICES, **options)
+def series(path, hu=SLICES, change=None, **options):
+    """A series of its own, unless the change says which."""
+    change = change or (lambda _: {})
+    return write_series(
+        path, hu, change=lambda z: {"SeriesInstanceUID": _uid(path)} | change(z), **options
+    )
+
+
+def _uid(path):
+    return f"1.2.3.{zlib.crc32(path.name.encode())}"
 
 
 def places(z_mm, y_mm=None):
@@ -468,7 +477,7 @@ def slice_beside_the_others(path):
 
 @fault(SERIES, "single_slice", "")
 def slice_alone(path):
-    write_series(path, SLICES[:, :, :1])
+    series(path, SLICES[:, :, :1])
 
 
 @fault(SERIES, "not_ct", "")
@@ -501,6 +510,22 @@ def slices_of_two_orientations(path):
 def slices_of_two_spacings(path):
     series(path)
     rewrite(path / "0005.dcm", PixelSpacing=[1, 1])
+
+
+def part(path, z):
+    """Some slices of a series that lies in several folders."""
+    whole = {"hu": SLICES[:, :, z], "positions_mm": places(range(SLICES.shape[2])[z])}
+    series(path, change=lambda _: {"SeriesInstanceUID": "1.2.3.4"}, **whole)
+
+
+@fault(SERIES, "scattered_series", "")
+def a_part_that_overlaps_the_next(path):
+    part(path, slice(0, 12))
+
+
+@fault(SERIES, "scattered_series", "")
+def the_next_part_that_overlaps(path):
+    part(path, slice(8, 20))
 
 
 @fault(SERIES, "mixed_patients", "")

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import zlib
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -27,6 +28,15 @@ GROUPS = {0x0008, 0x0010, 0x0012, 0x0018, 0x0020, 0x0032, 0x0038, 0x0040}
 SECRETS = [MARK, UID, DATE, TIME, "067Y", "8.498"]
 PATH_UID = "1.3.6.1.4.1.14519.5.2.1.3320"
 """Of folders and files; the ledger, which lies outside the store, may name those."""
+PARTS = {
+    "half/1": ("half", range(8)), "half/2": ("half", range(8, 16)),
+    f"{PATH_UID}.2": ("over", range(10)), f"{PATH_UID}.3": ("over", range(6, 16)),
+}  # fmt: skip
+"""Folder -> series that others have slices of, too, and which it has."""
+
+
+def _series(kind, number=0):
+    return f"{UID}.{zlib.crc32(kind.encode())}.{number}"
 
 
 @functools.cache
@@ -58,13 +68,14 @@ def stores(tmp_path_factory):
     body = ((x - 12) ** 2 + (y - 11) ** 2 < 64) & (z > 1) & (z < 15)
     hu = np.where(body, 40 + x, -1000).astype(np.int16)
     kinds = {"good": {}, "mr": {"Modality": "MR"}, "cut": {}, "gap": {}, "bent": {}, "two": {}}
-    kinds[f"{PATH_UID}.1"] = {}
+    kinds |= {f"{PATH_UID}.1": {}} | {place: {} for place in PARTS}
     for kind, changes in kinds.items():
         at = folder / "d" / kind
         at.mkdir(parents=True)
         each = 2 if kind == "two" else 1
-        for n in range(16 * each):
-            series = f"{UID}.{n % each}"
+        named, places = PARTS.get(kind, (kind, range(16 * each)))
+        for n in places:
+            series = _series(named, n % each)
             slice_ = dataset(hu[:, :, n // each].T, (-10, 20, 4 * n / each), series, **changes)
             made = _full_of_names(slice_)
             made.PixelSpacing = [4, 4]
@@ -81,9 +92,10 @@ def stores(tmp_path_factory):
 
 def test_the_build_met_good_series_and_bad_ones(stores):
     _, report = stores
-    assert report.found == 8
-    assert report.stored == 4
-    assert set(report.excluded) == {"not_ct", "corrupt_dicom", "missing_slices", "bad_affine"}
+    assert report.found == 11
+    assert report.stored == 5
+    reasons = {"not_ct", "corrupt_dicom", "missing_slices", "bad_affine", "scattered_series"}
+    assert set(report.excluded) == reasons
 
 
 def test_no_byte_of_any_file_and_no_file_name_holds_a_secret(stores):
@@ -108,12 +120,18 @@ def test_no_text_of_any_attribute_or_table_holds_a_secret(stores):
         assert str(report.store.parent) not in row["detail"]
 
 
+def _digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
 def test_a_series_cannot_be_guessed_from_its_name(stores):
     _, report = stores
     ids = open_store(report.store).ids()
-    plain = {hashlib.sha256(f"two/{UID}.{n}".encode()).hexdigest()[:8] for n in range(2)}
-    plain |= {hashlib.sha256(f"{UID}.{n}".encode()).hexdigest()[:8] for n in range(2)}
-    assert len([scan for scan in ids if scan.startswith("a/two-")]) == 2
+    told = [("two", 0), ("two", 1), ("half", 0)]
+    plain = {_digest(f"{kind}/{_series(kind, n)}") for kind, n in told}
+    plain |= {_digest(_series(kind, n)) for kind, n in told}
+    named = [scan.partition("-")[0] for scan in ids]
+    assert (named.count("a/two"), named.count("a/half")) == (2, 1)
     assert not [scan for scan in ids for short in plain if short in scan]
 
 

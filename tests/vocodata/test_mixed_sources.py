@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from tests.vocodata.dicom_series import HU, write_series
 from tests.vocodata.packing import write_zip
 from tests.vocodata.test_discover import scans, touch
 from vocodata.errors import ManifestError
@@ -84,16 +83,3 @@ def test_an_archive_in_an_archive_is_not_passed_over_without_a_word(root, caplog
     path = write_zip(root / "a.zip", {"x.nii": b"1", "in/b.zip": b"2"})
     assert len(scans(path)) == 1
     assert "passes over 1 file that may hold scans: .zip (in/b.zip)" in caplog.text
-
-
-def test_a_series_in_several_folders_is_told(root, caplog):
-    write_series(root / "p1" / "A", HU[:, :, :4])
-    write_series(root / "p1" / "B", HU[:, :, 4:])
-    write_series(root / "p2", change=lambda _: {"SeriesInstanceUID": "1.2.840.7"})
-    assert len(scans(root)) == 3
-    told = "slices of 1 DICOM series lie in more than one folder, the first in p1/A and p1/B; each"
-    assert told in caplog.text
-    assert "840" not in caplog.text
-    caplog.clear()
-    scans(root, names="hashed")
-    assert "more than one folder; each folder is read as a scan of its own" in caplog.text

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from vocodata.archives import members as limits
@@ -40,9 +40,12 @@ def unpacked(scan: Scan, *, scratch: Path | None = None, head_only: bool = False
         head_only: Unpack only as much of each file as its header may need.
 
     Raises:
-        UnreadableScanError: A member is damaged or unsafe; `code` says how.
+        UnreadableScanError: A member is damaged or unsafe; `code` says how. Or it is known that
+            the files make no scan (`scattered_series`).
         DiskFullError: No room to unpack.
     """
+    if scan.scattered:
+        raise UnreadableScanError(scan.scattered, code="scattered_series")
     packed = scan.packed
     if packed is None:
         yield scan
@@ -56,7 +59,7 @@ def unpacked(scan: Scan, *, scratch: Path | None = None, head_only: bool = False
         labels = scan.labels
         if labels is not None and not head_only:
             labels = _unpack(packed.archive, packed.labels, folder / "labels", limit, labels)
-        yield replace(scan, image=image, labels=labels, packed=None, files=())
+        yield replace(scan, image=image, labels=labels, packed=None)
     except VocoDataError as error:
         detail = error.detail.replace(str(folder), str(packed.archive.path))
         raise type(error)(detail, code=error.code) from error
@@ -87,17 +90,28 @@ def _unpack(
     """Write members to a folder; the path that stands for `place` there."""
     is_series = place != archive.path / members[0].path
     into = folder / (place.name or "series") if is_series else folder
-    into.mkdir(parents=True)
+    is_below = is_series and place.is_relative_to(archive.path)
+    below = place.relative_to(archive.path).as_posix() if is_below else ""
+    targets = {member: into / _name_below(member, below) for member in members}
+    for parent in {into, *(target.parent for target in targets.values())}:
+        parent.mkdir(parents=True, exist_ok=True)
     if archive.kind == "remote":
-        fetch(_remote(archive), members, into, head_bytes=limit and REMOTE_HEAD_BYTES)
+        fetch(_remote(archive), targets, head_bytes=limit and REMOTE_HEAD_BYTES)
         return into if is_series else into / place.name
     for member in sorted(members, key=lambda member: member.offset):
-        with (into / Path(member.path).name).open("wb") as file:
+        with targets[member].open("wb") as file:
             for piece in _pieces(archive, member, most_bytes=limit):
                 file.write(piece)
                 if limit is not None and file.tell() >= limit:
                     break
     return into if is_series else into / place.name
+
+
+def _name_below(member: Member, folder: str) -> PurePosixPath:
+    """Where a member lies in its series' folder; slices of a series may lie in several below it."""
+    path = PurePosixPath(member.path)
+    is_below = folder != "" and path.is_relative_to(folder)
+    return path.relative_to(folder) if is_below else PurePosixPath(path.name)
 
 
 def _pieces(archive: Archive, member: Member, *, most_bytes: int | None = None) -> Iterator[bytes]:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from vocodata.errors import UnreadableScanError
 from vocodata.remote import objects
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from vocodata.archives.members import Member
     from vocodata.remote.path import RemotePath
 
 
-def fetch(
-    root: RemotePath, members: Sequence[Member], folder: Path, *, head_bytes: int | None
-) -> None:
-    """Write objects into a folder, several at a time, under their own names.
+def fetch(root: RemotePath, targets: Mapping[Member, Path], *, head_bytes: int | None) -> None:
+    """Write objects to files, several at a time.
 
     Args:
         root: What the members lie below.
-        members: Which, as they were listed.
-        folder: Where to; it is there.
+        targets: Which, as they were listed, and where to; the folders are there.
         head_bytes: Only so much of each; None for all of it.
 
     Raises:
@@ -32,13 +29,14 @@ def fetch(
     """
 
     def one(member: Member) -> None:
-        target = folder / PurePosixPath(member.path).name
         if head_bytes is None:
-            _whole(root / member.path, member, target)
+            _whole(root / member.path, member, targets[member])
         else:
-            target.write_bytes(fetch_head(root / member.path, min(head_bytes, member.size)))
+            targets[member].write_bytes(
+                fetch_head(root / member.path, min(head_bytes, member.size))
+            )
 
-    objects.many(one, members)
+    objects.many(one, list(targets))
 
 
 def fetch_head(path: RemotePath, count: int) -> bytes:

@@ -133,6 +133,23 @@ def test_dicom_series_of_a_bucket_are_told_apart(tmp_path, upload):
     assert sorted(_shards(remote).values()) == sorted(_shards(on_disk).values())
 
 
+def test_a_series_in_two_folders_of_a_bucket_is_put_together(tmp_path, upload):
+    x, y, z = np.indices((24, 22, 16))
+    body = ((x - 12) ** 2 + (y - 11) ** 2 < 64) & (z > 1) & (z < 15)
+    hu = np.where(body, 40 + x, -1000).astype(np.int16)
+    for n in range(16):
+        slice_ = dataset(hu[:, :, n].T, (-10, 20, 4.0 * n), "1.2.3.4.5", PixelSpacing=[4, 4])
+        folder = tmp_path / f"dicom/case/part{n % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        slice_.save_as(folder / f"{n // 2}.dcm", enforce_file_format=True)
+    rows = {"preset": "demo", "licence": None}
+    url = upload(tmp_path / "dicom")
+    remote = build(_manifest(tmp_path, url, **rows), tmp_path / "r.zarr", workers=0)
+    on_disk = build(_manifest(tmp_path, tmp_path / "dicom", **rows), tmp_path / "l.zarr", workers=0)
+    assert (remote.found, remote.stored) == (1, 1)
+    assert list(_shards(remote).values()) == list(_shards(on_disk).values())
+
+
 def test_a_slice_that_never_arrived_whole_is_missed_in_a_bucket_as_on_a_disk(tmp_path, upload):
     folder = tmp_path / "dicom/case"
     folder.mkdir(parents=True)
