@@ -108,15 +108,22 @@ def _held(tree: Tree) -> _Folders:
 
 
 def _scattered(held: _Folders) -> Iterator[_Scattered]:
-    """Series of one owner each that lie in more than one folder."""
-    places: dict[tuple[str, frozenset[int]], list[Path]] = {}
-    for folder, of in sorted(held.items()):
-        for uid, part in of.items():
-            if uid and len(part.owners) == 1:
-                places.setdefault((uid, frozenset(part.owners)), []).append(folder)
-    for (uid, _), folders in places.items():
+    """Series that lie in several folders; what shares no owner is no one series."""
+    groups: dict[tuple[str, int], list[Path]] = {}
+    for folder, of in held.items():
+        for uid in sorted(of.keys() - {""}):
+            keys = [(uid, owner) for owner in of[uid].owners]
+            met = {id(groups[key]): groups[key] for key in keys if key in groups}
+            first, *others = [*met.values()] or [[]]
+            first += [folder, *(path for other in others for path in other)]
+            for key, group in groups.items() if others else ():
+                if any(group is other for other in others):
+                    keys.append(key)
+            groups |= dict.fromkeys(keys, first)
+    once = {id(folders): (uid, folders) for (uid, _), folders in groups.items()}
+    for uid, folders in once.values():
         if len(folders) > 1:
-            yield _Scattered(uid, folders)
+            yield _Scattered(uid, sorted(folders))
 
 
 def _slices(held: _Folders, one: _Scattered) -> set[int]:
@@ -132,7 +139,8 @@ def _fault(source: Source, tree: Tree, held: _Folders, one: _Scattered) -> str:
     if sum(len(part.places) for part in parts) > len(_slices(held, one)):
         return (
             f"{where}: some are the same, others are not; expected parts that add up, or whole "
-            "copies. Put the slices into one folder, or take copies away."
+            "copies. Put the slices into one folder, take copies away, or give each scan a "
+            "SeriesInstanceUID of its own."
         )
     if not tree.are_together(names):
         return f"{where}, in more than one archive; expected one. Unpack them into one folder."

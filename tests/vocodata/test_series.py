@@ -173,6 +173,17 @@ def test_a_series_is_of_one_patient_and_study(root, keyword):
     assert sorted(voxels(scan).shape[2] for scan in found) == [4, 4]
 
 
+def test_a_folder_of_two_patients_leaves_none_of_its_series_to_be_half_a_scan(root):
+    write_part(root / "p1/a", ALL[:3], PatientID="1")
+    write_part(root / "p1/b", ALL[5:], PatientID="2")
+    write_part(root / "p1/c", ALL[3:5], PatientID="1")
+    rewrite(root / "p1/c/0001.dcm", PatientID="2")
+    write_part(root / "p2", ALL, PatientID="3")
+    mixed, whole = scans(root)
+    assert (len(mixed.files), whole.id) == (len(ALL), "a/p2")
+    refused(mixed, "slices of more than one patient", "mixed_patients")
+
+
 @pytest.mark.parametrize(
     ("name", "content"), [("0004.dcm", b""), ("IM4", b"<html>"), ("x.ima", b"")]
 )
