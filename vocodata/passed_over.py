@@ -89,7 +89,7 @@ def _pieces(source: Source, tree: Tree, files: list[Path]) -> set[Path]:
     return {
         piece
         for beside in folders.values()
-        for pieces in find_pieces(beside, may_be=lambda first: tree.series_of(first) is None)
+        for pieces in find_pieces(beside, may_be=lambda first: tree.mark_of(first) is None)
         for piece in pieces
     }
 
