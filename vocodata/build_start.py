@@ -11,10 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vocodata.errors import LedgerError, StoreError, StoreExistsError
+from vocodata.discover import is_hashed_name
+from vocodata.errors import LedgerError, ManifestError, StoreError, StoreExistsError
 from vocodata.forecast import expect
 from vocodata.identifiers import Salt, take_salt
 from vocodata.ledger import STORED, Ledger
+from vocodata.readers import is_file_name
 from vocodata.store.atomic import discard_tree, make_folder, sweep
 from vocodata.store.metadata import SCHEMA_VERSION
 from vocodata.store.root import claim, read_attributes, stored_folders
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from vocodata.discover import Scan
+    from vocodata.manifest import Manifest
     from vocodata.plan import BuildPlan
 
 
@@ -118,6 +121,32 @@ def refuse_dropped_sources(root: Path, scans: Iterable[Scan]) -> None:
             "Name them again, or remove their folders under scans/, then resume."
         )
         raise StoreError(msg)
+
+
+def refuse_other_names(book: Ledger, manifest: Manifest) -> None:
+    """DICOM series that were named by their paths get no other names unasked.
+
+    Earlier versions did so where the manifest said nothing; now it has to say it.
+
+    Raises:
+        ManifestError: The ledger knows such series of a source without the key `names`.
+    """
+    faults = []
+    for source in manifest.sources:
+        plain = [
+            scan
+            for scan, name, image in book.places(source.name)
+            if not is_file_name(Path(image)) and not is_hashed_name(name)
+        ]
+        if plain and source.names is None:
+            faults.append(
+                f"Source '{source.name}': {len(plain)} DICOM series were named by their paths, the "
+                f"first {plain[0]}; expected keyed hashes, as the manifest says nothing of names. "
+                "Say names: path there to go on with the names they have. If they name patients, "
+                "say names: hashed: they are built again, and lists of their old ids no longer fit."
+            )
+    if faults:
+        raise ManifestError("\n".join(faults))
 
 
 def note_expected(book: Ledger, plan: BuildPlan, codec: str) -> bool:

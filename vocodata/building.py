@@ -25,6 +25,7 @@ from vocodata.build_start import (
     own_ledger,
     prepare,
     refuse_dropped_sources,
+    refuse_other_names,
     salt_of,
 )
 from vocodata.build_state import build_status as build_status
@@ -38,6 +39,7 @@ from vocodata.executor import run_dask, run_inline, usable_workers
 from vocodata.job import (
     Outcome,
     ScanJob,
+    as_told,
     refuse_lost_source,
     run_job,
     run_on_worker,
@@ -105,7 +107,7 @@ def build(
         What is in the store now.
 
     Raises:
-        ManifestError: The manifest is wrong, or a source has no scan.
+        ManifestError: It is wrong, a source has no scan, or scans would get other names unasked.
         StoreExistsError: The folder is not empty, and neither `resume` nor `overwrite` is given.
         StoreLockedError: Another build is at work there.
         SaltError: The salt that the store's names were made with is not there.
@@ -128,6 +130,8 @@ def build(
         salt.keep()
         with Ledger(path) as book:
             own_ledger(book, root, is_default=ledger is None)
+            if resume:
+                refuse_other_names(book, known)
             if not is_fresh and (sentence := lost_ledger(book, root)):
                 _log.warning(sentence)
             if is_fresh and not resume:
@@ -234,7 +238,7 @@ class _Run:
             self.book.record_excluded(
                 job.scan, job.recipe, outcome.reason, outcome.detail, seconds=outcome.seconds
             )
-            detail = f"{outcome.reason}: {outcome.detail}"
+            detail = f"{outcome.reason}: {outcome.told}"
             self._event("excluded", job.scan.id, detail, outcome)
 
     def _finish(self) -> BuildReport:
@@ -242,7 +246,7 @@ class _Run:
         self._refuse_lost_scans()
         digest = self._publish()
         prove_accounting(self.root, [scan.id for scan in self.scans])
-        excluded = self.book.excluded_rows()
+        excluded = as_told(self.book.excluded_rows(), self.scans)
         stored = len(self.scans) - len(excluded)
         if sentence := may_pass(excluded):
             _log.warning(f"{self.root}: {sentence}")
@@ -282,7 +286,7 @@ class _Run:
         return publish(
             self.root,
             (replace(row, weight=weights[row.id]) for row in self.book.stored_rows()),
-            self.book.excluded_rows(),
+            as_told(self.book.excluded_rows(), self.scans),
             found=len(self.scans),
             recipe_digest=self.plan.recipe_digest,
         )

@@ -2,8 +2,8 @@
 
 A scan's name comes from its path below the source's root, so it stays when others come or go, and
 holds nothing that the user did not put into a file name; less where a name is a DICOM UID, and
-nothing of it where the manifest says `names: hashed`. Hidden files (`._scan.nii.gz`) are passed
-over. The layouts themselves are in vocodata/layouts.py.
+nothing of it where the scan is a DICOM series or the manifest says `names: hashed`. Hidden files
+(`._scan.nii.gz`) are passed over. The layouts themselves are in vocodata/layouts.py.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _MAX_NAME = 120
+_HASHED_NAME = re.compile(r"[0-9a-f]{16}(-[0-9a-f]{8})*")
 
 
 @dataclass(frozen=True)
@@ -185,11 +186,20 @@ def _place(source: Source, entry: Entry) -> str:
 def _shown(source: Source, entry: Entry, salt: bytes) -> str:
     """The entry's name without what may name a patient."""
     name = hide_uids(entry.name, salt)
-    if source.names == "hashed":
+    if source.hides_names(of_dicom=entry.is_dicom):
         name = keyed_hash(salt, f"{source.name}/{entry.name}", digits=16)
     if entry.series:
         name += f"-{keyed_hash(salt, f'{entry.name}/{entry.series}', digits=8)}"
     return name
+
+
+def is_hashed_name(name: str) -> bool:
+    """Whether a scan's name is a keyed hash, as far as can be seen.
+
+    >>> is_hashed_name("0123456789abcdef-89abcdef"), is_hashed_name("p1-ct")
+    (True, False)
+    """
+    return _HASHED_NAME.fullmatch(name) is not None
 
 
 def _scan(source: Source, tree: Tree, entry: Entry, name: str) -> Scan:
@@ -206,7 +216,7 @@ def _scan(source: Source, tree: Tree, entry: Entry, name: str) -> Scan:
         files=entry.files,
         scattered=entry.scattered,
         quality=source.quality,
-        hides_names=source.names == "hashed",
+        hides_names=source.hides_names(of_dicom=entry.is_dicom),
         packed=tree.packed(entry.image, entry.files, entry.labels),
     )
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _FIRST_PRESET = "abdomen"
 _MOST_LISTS_TOLD = 5
+_DICOM_NAME = "dicom"
+"""A folder or archive of DICOM series may itself be called as a patient is."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Guess:
     """One source as it looks.
 
     Attributes:
-        name: From its folder.
+        name: From its folder, but of DICOM series a general one.
         root: Folder or archive.
         layout: What fits.
         images: Pattern, for layout glob.
@@ -51,6 +53,7 @@ class Guess:
         labelled: Of those, how many have labels.
         doubt: What to decide or to know, or "".
         scans: List of them, for layout datalist.
+        has_dicom: Whether there are DICOM series among its scans.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Guess:
     labelled: int
     doubt: str = ""
     scans: Path | None = None
+    has_dicom: bool = False
 
 
 def guess_sources(root: Path) -> list[Guess]:
@@ -135,7 +139,8 @@ def first_manifest(guesses: list[Guess], *, folder: Path) -> str:
 
 
 def _lines(guess: Guess, folder: Path) -> list[str]:
-    lines = [f"  - name: {_as_yaml(guess.name)}", f"    root: {_place(guess.root, folder)}"]
+    said = "  # a folder of the store; call it after nobody" if guess.has_dicom else ""
+    lines = [f"  - name: {_as_yaml(guess.name)}{said}", f"    root: {_place(guess.root, folder)}"]
     if isinstance(guess.root, RemotePath) and (guess.root.access.user or guess.root.access.query):
         lines.append(
             "    # Put the URL's user and query back into root: they are not written down here."
@@ -146,6 +151,13 @@ def _lines(guess: Guess, folder: Path) -> list[str]:
     lines += [f"    scans: {_place(guess.scans, folder)}"] if guess.scans else []
     lines += [f"    images: {quoted(guess.images)}"] if guess.images else []
     lines += [f"    labels: {quoted(guess.labels)}"] if guess.labels else []
+    if guess.has_dicom:
+        lines += [
+            "    # DICOM folders are often called after patients: scans get keyed hashes as names,",
+            "    # and the ledger beside the store knows which is which. `names: path` keeps what",
+            "    # folders are called; only where that tells nobody's name, number or date.",
+            "    names: hashed",
+        ]
     if guess.count:
         lines.append(f"    expected: {guess.count}  # found now, {guess.labelled} with labels")
     if guess.labelled and guess.layout == "glob":
@@ -217,8 +229,10 @@ def _tried(root: Path, tree: Tree, layout: str, **keys: str) -> Guess | None:
         return None
     labelled = sum(entry.labels is not None for entry in entries)
     images, labels = keys.get("images"), keys.get("labels")
-    doubt = over_words(source, tree, entries)
-    return Guess(_name(root), root, layout, images, labels, len(entries), labelled, doubt)
+    doubt, has_dicom = over_words(source, tree, entries), any(entry.is_dicom for entry in entries)
+    name = _DICOM_NAME if has_dicom else _name(root)
+    guess = Guess(name, root, layout, images, labels, len(entries), labelled, doubt)
+    return replace(guess, has_dicom=has_dicom)
 
 
 def _loose(root: Path) -> list[Guess]:
@@ -232,8 +246,8 @@ def _loose(root: Path) -> list[Guess]:
         guess = _tried(root, tree, "auto" if files else "dicom") or _damaged(root, tree, files)
         return [_doubted(guess, faults)] if guess else []
     series = _tried(root, tree, "dicom")
-    beside = [replace(series, name=f"{series.name}-dicom")] if series else []
-    return [_doubted(_with_labels(root, tree, below, suspects), faults), *beside]
+    scans = _doubted(_with_labels(root, tree, below, suspects), faults)
+    return [scans, *([series] if series else [])]
 
 
 def _damaged(root: Path, tree: Tree, files: list[Path]) -> Guess | None:

@@ -32,10 +32,11 @@ from vocodata.store.metadata import DOCUMENT
 from vocodata.store.writer import write_scan
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from vocodata.discover import Scan
-    from vocodata.store.catalog import CatalogRow
+    from vocodata.store.catalog import CatalogRow, ExcludedRow
 
 STORE_ATTEMPTS = 3
 """Times a scan's files are written before a file system's refusal ends the build."""
@@ -66,7 +67,7 @@ class Outcome:
         job: What was to be done.
         row: The scan is in the store.
         reason: Key of `errors.REASONS`; the scan is not in the store.
-        detail: The sentence that belongs to the reason, without paths.
+        detail: The sentence that belongs to the reason, without paths; for the ledger.
         seconds: Time it took.
         worker_bytes: Most memory that the process held until then, this scan and others before.
         gone: The file or folder that was not there where the job ran, if the scan is out for that.
@@ -79,6 +80,11 @@ class Outcome:
     seconds: float = field(default=0.0, compare=False)
     worker_bytes: int = field(default=0, compare=False)
     gone: Path | None = None
+
+    @property
+    def told(self) -> str:
+        """The sentence as the store and the screen may have it."""
+        return REASONS[self.reason] if self.job.scan.hides_names else self.detail
 
 
 def run_job(job: ScanJob, room_bytes: int | None = None) -> Outcome | Needs[ScanJob]:
@@ -213,9 +219,8 @@ def _store(job: ScanJob, room_bytes: int | None) -> CatalogRow:
 
 def _excluded(job: ScanJob, reason: str, detail: str, began: float) -> Outcome:
     seconds = time.perf_counter() - began
-    hides = job.scan.hides_names
-    told = REASONS[reason] if hides else _one_line(without_paths(detail, job.scan))
-    return Outcome(job, reason=reason, detail=told, seconds=seconds)
+    sentence = _one_line(without_paths(detail, job.scan))
+    return Outcome(job, reason=reason, detail=sentence, seconds=seconds)
 
 
 def _one_line(detail: str) -> str:
@@ -250,6 +255,19 @@ def _too_large(job: ScanJob, *, needed_bytes: int, room_bytes: int) -> Outcome:
         "the scan."
     )
     return Outcome(job, reason="out_of_memory", detail=detail)
+
+
+def as_told(rows: Iterable[ExcludedRow], scans: Iterable[Scan]) -> list[ExcludedRow]:
+    """The ledger's excluded scans as the store may have them.
+
+    Of a scan that hides its names only the reason's general sentence is told, since any other
+    may quote what a file is called.
+    """
+    hidden = {scan.id for scan in scans if scan.hides_names}
+    return [
+        row._replace(detail=REASONS[row.reason]) if f"{row.source}/{row.scan}" in hidden else row
+        for row in rows
+    ]
 
 
 def without_paths(detail: str, scan: Scan) -> str:

@@ -64,6 +64,11 @@ class Entry:
     series: str = ""
     scattered: str = ""
 
+    @property
+    def is_dicom(self) -> bool:
+        """Whether it is a DICOM series, in whichever layout: files of other formats say so."""
+        return not is_file_name(self.image)
+
 
 def find_entries(source: Source, tree: Tree) -> list[Entry]:
     """Entries of one source, in order of their paths.

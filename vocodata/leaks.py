@@ -210,7 +210,7 @@ def _scans_in(folder: Path) -> list[Scan]:
     if not folder.exists():
         msg = f"{folder} is not there; expected a store, a manifest or a folder of scans."
         raise ManifestError(msg)
-    source = Source(name="against", root=folder.resolve(), preset=_PRESET)
+    source = Source(name="against", root=folder.resolve(), preset=_PRESET, names="path")
     try:
         return _every_scan(Manifest(version=1, sources=(source,)))
     except ManifestError as error:
@@ -225,9 +225,12 @@ def _every_scan(manifest: Manifest) -> list[Scan]:
     """A manifest's scans, and those that nnU-Net's and MSD's folders keep apart for testing.
 
     A build passes over the latter; of all scans they are the ones that a leak check is about.
+    They are called by their paths unless the manifest says otherwise: whoever asks has the files,
+    and no store gets the names.
     """
-    scans = find_scans(manifest)
-    for source in manifest.sources:
+    sources = tuple(s.model_copy(update={"names": s.names or "path"}) for s in manifest.sources)
+    scans = find_scans(manifest.model_copy(update={"sources": sources}))
+    for source in sources:
         if source.layout not in ("auto", "nnunet", "msd"):
             continue
         change = {"name": f"{source.name[:55]}-imagesTs", "layout": "glob", "expected": None}

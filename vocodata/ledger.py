@@ -160,6 +160,12 @@ class Ledger:
         with self._guarded():
             return [ExcludedRow(*values) for values in self._db.execute(query, (EXCLUDED,))]
 
+    def places(self, source: str) -> list[tuple[str, str, str]]:
+        """Id, name and image of every settled scan of a source, ordered by id."""
+        query = "SELECT id, name, image FROM scans WHERE source = ? ORDER BY id"
+        with self._guarded():
+            return self._db.execute(query, (source,)).fetchall()
+
     def counts(self) -> dict[str, int]:
         """Scans stored and excluded so far."""
         query = "SELECT state, count(*) FROM scans GROUP BY state"

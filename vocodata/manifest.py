@@ -96,8 +96,9 @@ class Source(BaseModel):
         anonymous: An `s3://` root is asked without credentials, as public buckets allow.
         endpoint: Of an `s3://` root on another server than Amazon's; else what the environment
             says (AWS_ENDPOINT_URL).
-        names: `path` names scans by their paths below the root; `hashed` by a keyed hash of
-            those, where files are named after patients.
+        names: `path` names scans by their paths below the root, `hashed` by a keyed hash of
+            those. None is `hashed` for DICOM series, whose folders are often named after
+            patients, and `path` for files.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -118,7 +119,7 @@ class Source(BaseModel):
     scans: Annotated[Path, PlainValidator(_place)] | None = None
     anonymous: bool = False
     endpoint: str | None = None
-    names: Literal["path", "hashed"] = "path"
+    names: Literal["path", "hashed"] | None = None
 
     @model_validator(mode="after")
     def _keys_fit_the_layout(self) -> Self:
@@ -134,6 +135,10 @@ class Source(BaseModel):
             msg = "anonymous and endpoint are for s3:// roots only"
             raise ValueError(msg)
         return self
+
+    def hides_names(self, *, of_dicom: bool) -> bool:
+        """Whether scans' names are keyed hashes; of a DICOM series, or of a file."""
+        return self.names == "hashed" or (self.names is None and of_dicom)
 
 
 class Manifest(BaseModel):

@@ -10,7 +10,7 @@ from vocodata.readers import is_file_name, suffix_of
 from vocodata.remote.path import RemotePath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from vocodata.layouts import Entry
@@ -22,7 +22,7 @@ _TAKES_ALL_FILES = {"auto", "bids", "datalist"}
 """Layouts beside which a scan file that is not read is worth a word."""
 
 
-def over_words(source: Source, tree: Tree, entries: Iterable[Entry]) -> str:
+def over_words(source: Source, tree: Tree, entries: Sequence[Entry]) -> str:
     """A sentence of what is passed over, or ""; names are hidden where the source hides them.
 
     Arguments as of `passed_over`.
@@ -38,7 +38,8 @@ def over_words(source: Source, tree: Tree, entries: Iterable[Entry]) -> str:
     if not over:
         return ""
     endings = ", ".join(sorted({_ending(path) for path in over}))
-    first = f" ({over[0].relative_to(source.root)})" if source.names == "path" else ""
+    is_told = not source.hides_names(of_dicom=any(entry.is_dicom for entry in entries))
+    first = f" ({over[0].relative_to(source.root)})" if is_told else ""
     return (
         f"Source '{source.name}' passes over {len(over)} file{'s' * (len(over) != 1)} that may "
         f"hold scans: {endings}{first}. Give them a source of their own, or convert what is "

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 MANIFEST_NAME = "manifest.yaml"
 _CONTENTS_NAME = "contents.json"
-_VERSION = "v1"
+_VERSION = "v2"
 _MAX_MEMBER_BYTES = 200 * 2**20
 
 # Values of TotalSegmentator's v2 "total" task; the same in all three label files (some other values
@@ -279,6 +279,7 @@ def _write_manifest(folder: Path, samples: tuple[Sample, ...]) -> None:
             "layout": "datalist",
             "scans": f"{sample.source}.json",
             "preset": "demo",
+            "names": "path",
             "expected": 1,
             "licence": sample.licence,
         }

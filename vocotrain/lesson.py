@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vocodata.discover import find_scans
-from vocodata.identifiers import salt_beside
+from vocodata.identifiers import SALT_VARIABLE, salt_beside
 from vocodata.ledger import default_ledger
 from vocodata.manifest import load_manifest
 from vocodata.presets import preset
@@ -170,7 +170,8 @@ def _native_scans(config: FinetuneConfig, split: Split) -> dict[str, Scan]:
     if missing:
         msg = (
             f"{config.data.sources} does not have {len(missing)} of the held-out scans, such as "
-            f"'{missing[0]}'; expected the manifest that the store was built from."
+            f"'{missing[0]}'; expected the manifest that the store was built from, and where that "
+            f"hides names its salt beside the ledger, or in {SALT_VARIABLE}."
         )
         raise ConfigError(msg)
     return found

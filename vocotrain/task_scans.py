@@ -132,7 +132,7 @@ def _of_folder(task: str, folder: Path) -> TaskScans:
 
 def _all(task: str, folder: Path) -> list[Scan]:
     """Every scan below a folder, under the task's name."""
-    source = Source(name=task, root=folder.resolve(), preset=_PRESET)
+    source = Source(name=task, root=folder.resolve(), preset=_PRESET, names="path")
     try:
         return find_scans(Manifest(version=1, sources=(source,)))
     except ManifestError:

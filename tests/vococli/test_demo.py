@@ -35,7 +35,7 @@ class Told:
 def cache(tmp_path_factory, write_toy) -> Path:
     """A cache with two sources, called as the real ones are."""
     cache = tmp_path_factory.mktemp("cache")
-    folder = cache / "samples-v1"
+    folder = cache / "samples-v2"
     sources = []
     for seed, name in enumerate(("abdomen", "chest")):
         write_toy(folder / name, "scan", seed)

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from tests.vocodata.conftest import write_sources
+from tests.vocodata.dicom_series import write_series
 from vococli.main import main
 
 
@@ -37,6 +38,16 @@ def test_init_plan_and_build_follow_each_other(scans, tmp_path, capsys):
     assert main(["data", "status", store, "--json"]) == 0
     status = json.loads(capsys.readouterr().out)
     assert status["plan"]["bytes"] >= status["fact"]["bytes"] > 0
+
+
+def test_init_says_that_dicom_scans_get_no_names_of_folders(tmp_path, capsys):
+    write_series(tmp_path / "in/DOE_JOHN_19570412")
+    assert main(["data", "init", str(tmp_path / "in"), "-o", str(tmp_path / "a.yaml")]) == 0
+    assert "DICOM scans get keyed hashes as names" in capsys.readouterr().out
+    words = ["data", "init", str(tmp_path / "in"), "-o", str(tmp_path / "b.yaml"), "--json"]
+    assert main(words) == 0
+    (source,) = json.loads(capsys.readouterr().out)["sources"]
+    assert (source["name"], source["names"]) == ("dicom", "hashed")
 
 
 def test_init_keeps_a_manifest_that_is_there(scans, tmp_path, capsys):

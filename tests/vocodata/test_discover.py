@@ -89,7 +89,7 @@ def test_msd_follows_its_dataset_json(root):
 def test_a_datalist_may_name_dicom_folders_and_plain_paths(root, tmp_path):
     listed = {"training": [{"image": "p1/ct", "label": "p1/seg.nii.gz"}], "validation": ["p2.mha"]}
     (tmp_path / "list.json").write_text(json.dumps(listed))
-    found = scans(root, layout="datalist", scans="list.json")
+    found = scans(root, layout="datalist", scans="list.json", names="path")
     assert rows(found, root) == [("a/p1-ct", "p1/ct", "p1/seg.nii.gz"), ("a/p2", "p2.mha", None)]
 
 
@@ -157,7 +157,7 @@ def test_every_folder_with_dicom_is_a_series(root):
     touch_dicom(root, "p1/ct/1.dcm", "p1/ct/2.dcm", "p2/IM0001", "DICOMDIR", ".cache/x")
     touch(root, "p1/notes.txt", "p3/readme")
     for layout in ("dicom", "auto"):
-        assert rows(scans(root, layout=layout), root) == [
+        assert rows(scans(root, layout=layout, names="path"), root) == [
             ("a/p1-ct", "p1/ct", None),
             ("a/p2", "p2", None),
         ]
@@ -165,7 +165,7 @@ def test_every_folder_with_dicom_is_a_series(root):
 
 def test_a_root_that_is_itself_a_series_is_called_as_its_folder(root):
     touch_dicom(root, "1.dcm")
-    assert [scan.id for scan in scans(root, layout="dicom")] == ["a/data"]
+    assert [scan.id for scan in scans(root, layout="dicom", names="path")] == ["a/data"]
 
 
 def test_glob_finds_labels_by_template_and_does_not_take_them_for_scans(root):
@@ -189,7 +189,8 @@ def test_the_id_of_a_template_is_what_the_last_star_stands_for(root):
 
 def test_glob_takes_dicom_folders_too(root):
     touch_dicom(root, "p1/CT/1", "p2/CT/1")
-    assert [s.id for s in scans(root, layout="glob", images="*/CT")] == ["a/p1-CT", "a/p2-CT"]
+    found = scans(root, layout="glob", images="*/CT", names="path")
+    assert [scan.id for scan in found] == ["a/p1-CT", "a/p2-CT"]
 
 
 def test_a_template_that_finds_nothing_is_refused(root):
@@ -316,10 +317,11 @@ def test_linked_folders_are_looked_into_once_each_and_loops_end(root):
     (outside / "loop").symlink_to(outside)
     (root / "self.d").symlink_to(root / "self.d")
     wanted = ["a/link-deep-b", "a/link-series", "a/real-a"]
-    assert [scan.id for scan in scans(root)] == wanted
+    assert [scan.id for scan in scans(root, names="path")] == wanted
     files = [scan.id for scan in scans(root, layout="glob", images="**/*.nii.gz")]
     assert files == ["a/link-deep-b", "a/real-a"]
-    assert [scan.id for scan in scans(root, layout="dicom")] == ["a/link-series"]
+    found = scans(root, layout="dicom", names="path")
+    assert [scan.id for scan in found] == ["a/link-series"]
 
 
 paths = st.lists(st.text("aA.-_/ é\u202e", min_size=1, max_size=8), unique=True, max_size=12)

@@ -36,7 +36,7 @@ def built(tmp_path_factory):
             make(folder / kind / f"{name}{suffix}")
     rows = [
         {"name": "files", "root": "files", "layout": "glob", "images": "*.*"},
-        {"name": "series", "root": "series", "layout": "dicom"},
+        {"name": "series", "root": "series", "layout": "dicom", "names": "path"},
     ]
     for name, _, _, make in MEMBERS:
         root = make(folder / f"{name}.zip")
@@ -143,6 +143,7 @@ def forbidden(open_folder):
     write_series(open_folder / "slice", SLICES)
     (open_folder / "slice/0003.dcm").chmod(0)
     source = {"name": "slice", "root": "slice", "layout": "dicom", "preset": "abdomen"}
+    source["names"] = "path"
     document["sources"].append(source)
     path = open_folder / "forbidden.yaml"
     path.write_text(json.dumps(document))

@@ -85,7 +85,8 @@ def stores(tmp_path_factory):
     (folder / f"d/gap/{PATH_UID}.5.dcm").unlink()
     damaged = folder / f"d/cut/{PATH_UID}.7.dcm"
     damaged.write_bytes(damaged.read_bytes()[:-100])
-    row = {"name": "a", "root": "d", "layout": "dicom", "preset": "demo"}
+    # By path: then a reason is told in full, and headers have one way more into the store.
+    row = {"name": "a", "root": "d", "layout": "dicom", "preset": "demo", "names": "path"}
     (folder / "m.yaml").write_text(json.dumps({"version": 1, "sources": [row]}))
     return folder, build(folder / "m.yaml", folder / "ct.zarr", workers=0)
 

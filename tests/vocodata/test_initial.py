@@ -33,7 +33,7 @@ def test_each_subfolder_is_a_source_by_its_own_layout(tmp_path):
     assert [(s.name, s.layout, s.expected) for s in sources] == [
         ("bids", "bids", 1),
         ("btcv", "nnunet", 2),
-        ("hospital", "dicom", 3),
+        ("dicom", "dicom", 3),
         ("my-set", "auto", 2),
         ("task03", "msd", 1),
     ]
@@ -60,7 +60,7 @@ def test_dicom_folders_beside_files_with_labels_are_a_source_of_their_own(tmp_pa
     touch(root, "img/1.nii.gz", "label/1.nii.gz")
     touch_dicom(root, "p1/1")
     sources, scans = guessed(root, tmp_path)
-    assert [(s.name, s.layout) for s in sources] == [("data", "glob"), ("data-dicom", "dicom")]
+    assert [(s.name, s.layout) for s in sources] == [("data", "glob"), ("dicom", "dicom")]
     assert len(scans) == 2
 
 
@@ -185,7 +185,7 @@ def test_an_archive_that_cannot_be_listed_does_not_make_each_patient_a_source(tm
     touch_dicom(root, "p1/1", "p2/1", "p3/1")
     touch(root, "notes.zip")
     guesses = guess_sources(root)
-    assert [(guess.name, guess.count) for guess in guesses] == [("data", 3), ("notes", 0)]
+    assert [(guess.name, guess.count) for guess in guesses] == [("dicom", 3), ("notes", 0)]
 
 
 def test_a_folder_that_cannot_be_listed_is_a_doubt_beside_the_others(tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def _ids(manifest, salt=b"0" * 16):
 
 def test_the_same_salt_gives_the_same_names_and_another_gives_others(tmp_path):
     _series(tmp_path / "d/case")
-    manifest = _manifest(tmp_path)
+    manifest = _manifest(tmp_path, names="path")
     one, other = _ids(manifest), _ids(manifest, b"1" * 16)
     assert one == _ids(manifest)
     assert len({*one, *other}) == 4
@@ -57,7 +57,7 @@ def test_the_same_salt_gives_the_same_names_and_another_gives_others(tmp_path):
 
 def test_a_folder_named_by_a_uid_is_not_told(tmp_path):
     _series(tmp_path / f"d/p1/{UID}", series=1)
-    (name,) = _ids(_manifest(tmp_path))
+    (name,) = _ids(_manifest(tmp_path, names="path"))
     assert re.fullmatch(r"a/p1-uid-[0-9a-f]{8}", name)
 
 
@@ -83,7 +83,8 @@ def test_a_file_named_by_a_uid_is_not_told_by_a_reason(tmp_path):
     _series(tmp_path / "d/case", lambda n: f"{UID}.{n}.dcm", series=1)
     damaged = tmp_path / f"d/case/{UID}.7.dcm"
     damaged.write_bytes(damaged.read_bytes()[:-100])
-    (row,) = build(_manifest(tmp_path), tmp_path / "ct.zarr", workers=0).excluded_rows
+    manifest = _manifest(tmp_path, names="path")
+    (row,) = build(manifest, tmp_path / "ct.zarr", workers=0).excluded_rows
     assert row.reason == "corrupt_dicom"
     assert "(uid).dcm" in row.detail
     assert UID not in row.detail

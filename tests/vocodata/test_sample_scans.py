@@ -62,7 +62,7 @@ def test_only_the_named_members_are_kept_and_no_temporary_folder_stays(packages,
         *("scan.nii.gz", "other.nii.gz", "labels.nii.gz", "one.json", "two.json"),
         *("manifest.yaml", "contents.json"),
     }
-    assert [path.name for path in (tmp_path / "c").iterdir()] == ["samples-v1"]
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["samples-v2"]
 
 
 @pytest.mark.parametrize("damage", ["shorten", "remove", "no list"])
@@ -89,7 +89,7 @@ def test_runs_side_by_side_leave_one_whole_cache(packages, tmp_path):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         found = pool.map(_fetch, [(tmp_path / "c", packages)] * 2)
     assert found == [["one/scan", "two/other"]] * 2
-    assert [path.name for path in (tmp_path / "c").iterdir()] == ["samples-v1"]
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["samples-v2"]
 
 
 def test_without_network_and_cache_the_samples_are_unavailable(packages, index, tmp_path):  # noqa: F811 - the fixture

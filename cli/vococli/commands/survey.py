@@ -64,6 +64,10 @@ def init(
         return
     rows = [(s.name, s.layout, s.preset, s.expected or "?", s.root) for s in sources]
     print_table(("source", "layout", "preset", "scans", "root"), rows)
+    if any(source.names == "hashed" for source in sources):
+        typer.echo(
+            "DICOM scans get keyed hashes as names; the manifest says why, and how to keep them."
+        )
     then = f"voco data plan --sources {shlex.quote(str(out))}"
     typer.echo(f"Written: {out}. Choose each preset there, then: {then}")
 

@@ -257,7 +257,8 @@ def test_a_series_that_is_not_scaled_to_hu_is_refused(tmp_path):
 
 
 def scans(root, **keys):
-    row = {"name": "a", "root": str(root), "preset": "demo", "layout": "dicom"} | keys
+    row = {"name": "a", "root": str(root), "preset": "demo", "layout": "dicom"}
+    row |= {"names": "path"} | keys
     manifest = root.parent / "m.yaml"
     manifest.write_text(json.dumps({"version": 1, "sources": [row]}))
     return find_scans(load_manifest(manifest))
