@@ -60,6 +60,7 @@ class _Row(BaseModel):
     licence: str
     licence_checked: bool
     gated: bool | None
+    citation: Annotated[str, Field(min_length=1)]
     note: str | None
 
 
@@ -82,6 +83,8 @@ class CatalogSource:
         licence: As far as is known.
         licence_checked: Whether a file of the source says so itself.
         gated: Whether its owner must give access; None if not known.
+        citation: What who uses it is to name: authors, title, venue, year; or whose it is, and
+            where.
         note: What to know before using it, or None.
     """
 
@@ -99,6 +102,7 @@ class CatalogSource:
     licence: str
     licence_checked: bool
     gated: bool | None
+    citation: str
     note: str | None
 
 
@@ -180,6 +184,7 @@ def _lines(row: CatalogSource, place: Place) -> list[str]:
     checked = "" if row.licence_checked else "  # verify at the source"
     lines = [f"  # {row.title}: {row.region}{gated}. Counts: {counts}."]
     lines += [f"  # {row.note}"] if row.note else []
+    lines.append(f"  # Cite: {row.citation}")
     lines += [f"  # {told if told.isprintable() else ascii(told)}" for told in place.told]
     lines += [
         f"  - name: {row.name}",

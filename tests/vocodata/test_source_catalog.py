@@ -1,10 +1,14 @@
+import re
+from collections import Counter
+
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from vocodata.errors import ManifestError
 from vocodata.manifest import load_manifest
 from vocodata.presets import load_presets
-from vocodata.source_catalog import catalog_manifest, load_catalog
+from vocodata.source_catalog import _Row, catalog_manifest, load_catalog
 
 ROWS = load_catalog("prect160k")
 
@@ -40,6 +44,30 @@ def test_every_row_fits_a_manifest():
         assert row.licence
 
 
+def test_every_row_says_what_to_cite_and_no_doi_stands_for_two_papers():
+    assert len(ROWS) == 28
+    for row in ROWS.values():
+        assert row.citation == row.citation.strip()
+        assert re.search(r"(19|20)\d\d|https://", row.citation), row.name
+        assert len(row.citation) > 30
+    found = (re.findall(r"doi:(\S+?)\.?(?=\s|$)", row.citation) for row in ROWS.values())
+    shared = Counter(doi for dois in found for doi in dois)
+    assert {doi for doi, count in shared.items() if count > 1} == {
+        "10.1038/s41467-022-30695-9",
+        "10.7937/K9/TCIA.2015.NWTESAY1",
+    }
+
+
+def test_a_row_without_a_citation_is_refused():
+    row = {key: getattr(ROWS["btcv"], key) for key in _Row.model_fields}
+    assert _Row.model_validate(row).citation == ROWS["btcv"].citation
+    with pytest.raises(ValidationError, match="citation"):
+        _Row.model_validate(row | {"citation": ""})
+    del row["citation"]
+    with pytest.raises(ValidationError, match="citation"):
+        _Row.model_validate(row)
+
+
 @pytest.fixture
 def root(tmp_path):
     folder = tmp_path / "data's"
@@ -58,6 +86,13 @@ def test_a_manifest_names_what_is_there_and_says_what_is_not(root, tmp_path):
     assert sources["btcv"].labels == "labelsTr/label{id}.nii.gz"
     assert "#   NLST_convert_v1: NLST, 84830 scans" in text
     assert "3 of 26 sources" in text
+
+
+def test_citations_reach_the_manifest_as_comments(root):
+    lines = catalog_manifest("prect160k", root).splitlines()
+    for name in ("btcv", "mela", "luna16"):
+        at = lines.index(f"  - name: {name}")
+        assert lines[at - 1] == f"  # Cite: {ROWS[name].citation}"
 
 
 def test_a_subset_is_selected(root):
