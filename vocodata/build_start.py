@@ -22,7 +22,7 @@ from vocodata.store.metadata import SCHEMA_VERSION
 from vocodata.store.root import claim, read_attributes, stored_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from vocodata.discover import Scan
     from vocodata.manifest import Manifest
@@ -123,30 +123,39 @@ def refuse_dropped_sources(root: Path, scans: Iterable[Scan]) -> None:
         raise StoreError(msg)
 
 
-def refuse_other_names(book: Ledger, manifest: Manifest) -> None:
+def refuse_other_names(book: Ledger, root: Path, manifest: Manifest, scans: Sequence[Scan]) -> None:
     """DICOM series that were named by their paths get no other names unasked.
 
     Earlier versions did so where the manifest said nothing; now it has to say it.
 
     Raises:
-        ManifestError: The ledger knows such series of a source without the key `names`.
+        ManifestError: There are such series of a source without the key `names`.
     """
-    faults = []
-    for source in manifest.sources:
-        plain = [
-            scan
-            for scan, name, image in book.places(source.name)
-            if not is_file_name(Path(image)) and not is_hashed_name(name)
-        ]
-        if plain and source.names is None:
-            faults.append(
-                f"Source '{source.name}': {len(plain)} DICOM series were named by their paths, the "
-                f"first {plain[0]}; expected keyed hashes, as the manifest says nothing of names. "
-                "Say names: path there to go on with the names they have. If they name patients, "
-                "say names: hashed: they are built again, and lists of their old ids no longer fit."
-            )
+    faults = [
+        f"Source '{source.name}': {len(plain)} DICOM series were named by their paths, the first "
+        f"{plain[0]}; expected keyed hashes, as the manifest says nothing of names. Say names: path "
+        "there to go on with the names they have. If they name patients, say names: hashed: they "
+        "are built again, and lists of their old ids no longer fit."
+        for source in manifest.sources
+        if source.names is None and (plain := _named_by_paths(book, root, source.name, scans))
+    ]
     if faults:
         raise ManifestError("\n".join(faults))
+
+
+def _named_by_paths(book: Ledger, root: Path, source: str, scans: Sequence[Scan]) -> list[str]:
+    """Ids of a source's DICOM series that are no keyed hashes, by the ledger, else by the store."""
+    known = book.places(source)
+    if not known and any(scan.hides_names for scan in scans if scan.source == source):
+        # A ledger was lost: what is in the store and is not found by its name was a series.
+        there = {scan for scan in stored_folders(root) if scan.startswith(f"{source}/")}
+        gone = sorted(there - {scan.id for scan in scans})
+        known = [(scan, scan.rpartition("/")[2], "") for scan in gone]
+    return [
+        scan
+        for scan, name, image in known
+        if not is_file_name(Path(image)) and not is_hashed_name(name)
+    ]
 
 
 def note_expected(book: Ledger, plan: BuildPlan, codec: str) -> bool:

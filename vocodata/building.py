@@ -131,7 +131,7 @@ def build(
         with Ledger(path) as book:
             own_ledger(book, root, is_default=ledger is None)
             if resume:
-                refuse_other_names(book, known)
+                refuse_other_names(book, root, known, scans)
             if not is_fresh and (sentence := lost_ledger(book, root)):
                 _log.warning(sentence)
             if is_fresh and not resume:

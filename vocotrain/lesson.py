@@ -170,8 +170,12 @@ def _native_scans(config: FinetuneConfig, split: Split) -> dict[str, Scan]:
     if missing:
         msg = (
             f"{config.data.sources} does not have {len(missing)} of the held-out scans, such as "
-            f"'{missing[0]}'; expected the manifest that the store was built from, and where that "
-            f"hides names its salt beside the ledger, or in {SALT_VARIABLE}."
+            f"'{missing[0]}'; expected the manifest that the store was built from."
         )
+        if any(scan.hides_names for scan in scans):
+            msg += (
+                " Names that are hashes need the build's salt, beside the ledger or in "
+                f"{SALT_VARIABLE}; DICOM series that are named by paths need names: path there."
+            )
         raise ConfigError(msg)
     return found

@@ -214,6 +214,21 @@ def test_a_store_with_names_by_path_goes_on_only_when_the_manifest_says_so(tmp_p
     assert (after.digest, after.skipped_done) == (hidden.digest, 1)
 
 
+def test_a_store_with_names_by_path_whose_ledger_is_lost_is_not_renamed_unasked(tmp_path):
+    _series(tmp_path / "d/case/ct")
+    row = {"name": "a", "root": "d", "layout": "dicom", "preset": "demo", "names": "path"}
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text(json.dumps({"version": 1, "sources": [row]}))
+    first = build(manifest, tmp_path / "ct.zarr", workers=0)
+    (tmp_path / "ct.zarr.ledger.sqlite").unlink()
+    _rewrite(manifest, names=None)
+    with pytest.raises(ManifestError, match="named by their paths, the first a/case-ct;"):
+        build(manifest, tmp_path / "ct.zarr", workers=0, resume=True)
+    _rewrite(manifest, names="path")
+    again = build(manifest, tmp_path / "ct.zarr", workers=0, resume=True)
+    assert again.digest == first.digest
+
+
 def test_a_leak_check_calls_the_other_side_by_its_paths(hospital, tmp_path):
     _, _, report = hospital
     _series(tmp_path / "tests/case7/ct")

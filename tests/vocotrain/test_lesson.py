@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from tests.vocodata.dicom_series import write_series
 from vocodata.building import build
 from vocotrain.errors import ConfigError
 from vocotrain.finetune_config import load_finetune_config
@@ -82,6 +83,15 @@ def test_a_manifest_without_the_held_out_scan_is_refused(sources, tmp_path):
     manifest.write_text(json.dumps({"version": 1, "sources": [source | {"images": "*.nii.gz"}]}))
     words = "does not have 1 of the held-out scans, such as 'organs/1'; expected the manifest"
     with pytest.raises(ConfigError, match=words):
+        look_up_lesson(config(sources, tmp_path / "run", f"data.sources={manifest}"))
+
+
+def test_hidden_names_of_another_salt_are_refused_with_what_they_need(sources, tmp_path):
+    write_series(tmp_path / "d/p1")
+    source = {"name": "other", "root": "d", "layout": "dicom", "preset": "demo"}
+    manifest = tmp_path / "manifest.yaml"
+    manifest.write_text(json.dumps({"version": 1, "sources": [source]}))
+    with pytest.raises(ConfigError, match=r"need the build's salt, .* need names: path there"):
         look_up_lesson(config(sources, tmp_path / "run", f"data.sources={manifest}"))
 
 
