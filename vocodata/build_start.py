@@ -133,9 +133,9 @@ def refuse_other_names(book: Ledger, root: Path, manifest: Manifest, scans: Sequ
     """
     faults = [
         f"Source '{source.name}': {len(plain)} DICOM series were named by their paths, the first "
-        f"{plain[0]}; expected keyed hashes, as the manifest says nothing of names. Say names: path "
-        "there to go on with the names they have. If they name patients, say names: hashed: they "
-        "are built again, and lists of their old ids no longer fit."
+        f"{plain[0]}; expected keyed hashes, as the manifest says nothing of names. Say names: "
+        "path there to go on with the names they have. If those name patients, say names: hashed: "
+        "the series are built again, and lists of their old ids no longer fit."
         for source in manifest.sources
         if source.names is None and (plain := _named_by_paths(book, root, source.name, scans))
     ]
