@@ -1,18 +1,15 @@
 """Folders called after patients: what `voco data init` and `build` make of them tells of nobody."""
 
-import gzip
 import json
 import re
 import zipfile
 
-import nibabel as nib
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from tests.vocodata.dicom_series import dataset
+from tests.vocodata.told_words import WORDS, told
 from vocodata.building import build
-from vocodata.curation_report import write_curation_report
 from vocodata.discover import find_scans
 from vocodata.errors import REASONS, ManifestError
 from vocodata.initial import first_manifest, guess_sources
@@ -21,9 +18,6 @@ from vocodata.ledger import Ledger
 from vocodata.manifest import load_manifest
 from vocodata.store import open_store
 
-# Short words may stand in compressed bytes by chance, unless something stands before them.
-NAMES = ["doe[_^ ]", "[_^ ](john|jane)", "zebulon"]
-WORDS = [*NAMES, "19570412", "mrn0012", "00123456", "20190304"]
 X, Y, Z = np.indices((24, 22, 16))
 HU = np.where(((X - 12) ** 2 + (Y - 11) ** 2 < 64) & (Z > 1) & (Z < 15), 40 + X, -1000)
 
@@ -53,22 +47,6 @@ def _patients(root):
     gap = root / "DOE_JOHN_19570412/MRN00123458_20190304"
     _series(gap, series="1.2.840.7.4")
     (gap / "DOE_JOHN_1.2.840.7.4_5.dcm").unlink()
-
-
-def _texts(store):
-    """Every name and every content of a store, tables as their rows, and the report of it."""
-    files = [path for path in store.rglob("*") if path.is_file()]
-    yield from (path.relative_to(store).as_posix() for path in store.rglob("*"))
-    yield from (path.read_bytes().decode("latin-1") for path in files if path.suffix != ".parquet")
-    for path in store.glob("*.parquet"):
-        table = pq.read_table(path)
-        yield json.dumps([table.to_pylist(), str(table.schema.metadata)], default=str)
-        yield path.read_bytes().decode("latin-1")
-    yield write_curation_report(store, store.with_name("report.html")).read_text()
-
-
-def _told(store):
-    return {word for text in _texts(store) for word in WORDS if re.search(word, text.lower())}
 
 
 def _first_manifest(root, folder):
@@ -105,7 +83,7 @@ def test_no_word_of_a_patients_folder_reaches_any_file_or_name_of_the_store(hosp
     _, _, report = hospital
     assert (report.found, report.stored) == (4, 2)
     assert report.excluded == {"corrupt_dicom": 1, "missing_slices": 1}
-    assert _told(report.store) == set()
+    assert told(report.store) == set()
     ids = open_store(report.store).ids()
     assert all(re.fullmatch(r"dicom/[0-9a-f]{16}(-[0-9a-f]{8})?", name) for name in ids)
 
@@ -116,7 +94,7 @@ def test_the_search_sees_the_words_where_names_are_kept(hospital, tmp_path):
     document["sources"][0]["names"] = "path"
     (folder / "kept.yaml").write_text(json.dumps(document))
     report = build(folder / "kept.yaml", tmp_path / "ct.zarr", workers=0)
-    assert len(_told(report.store) & set(WORDS)) > 4
+    assert len(told(report.store) & set(WORDS)) > 4
 
 
 def test_a_reason_is_general_in_the_store_and_whole_in_the_ledger(hospital):
@@ -135,7 +113,7 @@ def test_a_resumed_build_publishes_no_more_than_the_first(hospital, tmp_path):
     folder, manifest, report = hospital
     again = build(manifest, folder / "ct.zarr", workers=0, resume=True)
     assert (again.digest, again.excluded_rows) == (report.digest, report.excluded_rows)
-    assert _told(again.store) == set()
+    assert told(again.store) == set()
     assert not list(tmp_path.iterdir())
 
 
@@ -162,7 +140,7 @@ def test_archives_called_after_patients_name_no_source(tmp_path):
     assert "names: hashed" in manifest.read_text()
     report = build(manifest, tmp_path / "ct.zarr", workers=0)
     assert (report.stored, report.excluded) == (2, {"wrong_magic": 1})
-    assert _told(report.store) == set()
+    assert told(report.store) == set()
 
 
 @pytest.mark.parametrize(
@@ -238,81 +216,3 @@ def test_a_leak_check_calls_the_other_side_by_its_paths(hospital, tmp_path):
         found = find_leaks(report.store, against)
         assert found.leaked == (f"{name}/case7-ct",)
         assert set(found.scans) <= set(open_store(report.store).ids())
-
-
-def _nifti(path):
-    image = nib.Nifti1Image(HU.astype(np.int16), np.diag([4.0, 4.0, 4.0, 1.0]))
-    header = image.header
-    header["descrip"], header["aux_file"] = b"Zebulon Doe 19570412", b"MRN00123456"
-    header["db_name"], header["intent_name"] = b"DOE_JOHN", b"Zebulon"
-    for code in (2, 4, 6, 44):
-        header.extensions.append(
-            nib.nifti1.Nifti1Extension(code if code != 2 else 0, b"Zebulon^John 19570412 20190304")
-        )
-    nib.save(image, path)
-
-
-def _itk(path, lines, *, compressed=False):
-    voxels = np.ascontiguousarray(HU.astype("<i2").T).tobytes()
-    head = "\n".join(lines).encode() + (b"\n\n" if path.suffix == ".nrrd" else b"\n")
-    path.write_bytes(head + (gzip.compress(voxels) if compressed else voxels))
-
-
-def _nrrd(path):
-    lines = [
-        "NRRD0005",
-        "# made for Zebulon John Doe",
-        "type: short",
-        "dimension: 3",
-        "space: left-posterior-superior",
-        "sizes: 24 22 16",
-        "space directions: (4,0,0) (0,4,0) (0,0,4)",
-        "space origin: (0,0,0)",
-        "kinds: domain domain domain",
-        "endian: little",
-        "encoding: raw",
-        "content: Zebulon^John",
-        "DICOM_0010_0010:=DOE_JOHN Zebulon",
-        "PatientID:=MRN00123456",
-        "StudyDate:=20190304",
-    ]
-    _itk(path, lines)
-
-
-def _mha(path):
-    lines = [
-        "ObjectType = Image",
-        "NDims = 3",
-        "Comment = Zebulon John 19570412",
-        "BinaryData = True",
-        "BinaryDataByteOrderMSB = False",
-        "CompressedData = False",
-        "TransformMatrix = 1 0 0 0 1 0 0 0 1",
-        "Offset = 0 0 0",
-        "CenterOfRotation = 0 0 0",
-        "AnatomicalOrientation = RAI",
-        "ElementSpacing = 4 4 4",
-        "DimSize = 24 22 16",
-        "0010|0010 = DOE_JOHN Zebulon",
-        "PatientID = MRN00123456",
-        "Name = Zebulon",
-        "ElementType = MET_SHORT",
-        "ElementDataFile = LOCAL",
-    ]
-    _itk(path, lines)
-
-
-@pytest.mark.parametrize("kept_out", [False, True], ids=["stored", "excluded"])
-def test_no_text_of_a_nifti_nrrd_or_mha_header_reaches_the_store(tmp_path, kept_out):
-    (tmp_path / "d").mkdir()
-    for name, make in (("a.nii", _nifti), ("b.nrrd", _nrrd), ("c.mha", _mha)):
-        make(tmp_path / "d" / name)
-        assert b"Zebulon" in (tmp_path / "d" / name).read_bytes()
-        if kept_out:
-            content = (tmp_path / "d" / name).read_bytes()
-            (tmp_path / "d" / name).write_bytes(content[:-500])
-    row = {"name": "a", "root": "d", "preset": "demo"}
-    (tmp_path / "m.yaml").write_text(json.dumps({"version": 1, "sources": [row]}))
-    report = build(tmp_path / "m.yaml", tmp_path / "ct.zarr", workers=0)
-    assert (report.stored, sum(report.excluded.values())) == ((0, 3) if kept_out else (3, 0))
-    assert _told(report.store) == set()
