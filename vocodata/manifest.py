@@ -78,8 +78,9 @@ class Source(BaseModel):
 
     Attributes:
         name: Unique; becomes a folder of the store. Letters, digits, `.`, `_`, `-`.
-        root: Folder with the scans, or an archive of them: zip or tar, whole, in parts, or a
-            folder of parts (vocodata/archives/parts.py). Also by `s3://` or `https://`.
+        root: Folder with the scans, or an archive of them: zip or tar, whole or in parts:
+            the first of them, or a folder of them (vocodata/archives/parts.py). Also by `s3://` or
+            `https://`.
         layout: How scans are found below the root; `auto` looks, and refuses when in doubt.
         preset: Row of presets.yaml.
         weight: How often training draws a scan of this source, relative to others.
