@@ -149,7 +149,7 @@ def _fault(source: Source, tree: Tree, held: _Folders, one: _Scattered) -> str:
 
 def _told(source: Source, folders: Sequence[Path]) -> str:
     """Folders, as far as their names may be told."""
-    if source.names == "hashed":
+    if source.hides_names(of_dicom=True):
         return f"{len(folders)} folders"
     names = [folder.relative_to(source.root).as_posix() for folder in folders[:_FOLDERS_TOLD]]
     more = len(folders) - len(names)
@@ -225,7 +225,7 @@ def _tell(source: Source, scattered: list[_Scattered], *, joined: int, copies: i
     }
     told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     first = _told(source, scattered[0].folders)
-    where = "" if source.names == "hashed" else f", the first in {first}"
+    where = "" if source.hides_names(of_dicom=True) else f", the first in {first}"
     _log.warning(
         f"Source '{source.name}': slices of {len(scattered)} DICOM series lie in more than one "
         f"folder{where}: {told}."

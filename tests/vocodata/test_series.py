@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
+from tests.vocodata import test_discover
 from tests.vocodata.archives.test_archives import contents
 from tests.vocodata.dicom_series import GAP_MM, HU, rewrite, write_enhanced, write_series
 from tests.vocodata.packing import pack, write_zip
-from tests.vocodata.test_discover import scans
 from vocodata.archives import unpacked
 from vocodata.archives.tars import close_stream
 from vocodata.building import build
@@ -27,6 +27,11 @@ def root(tmp_path):
     made = tmp_path / "data"
     made.mkdir()
     return made
+
+
+def scans(root, names="path", **keys):
+    """Those of a source whose folders tell nobody's name."""
+    return test_discover.scans(root, names=names, **keys)
 
 
 def write_part(folder, slices, uid="1.2.840.7", hu=HU, **changes):
@@ -230,7 +235,7 @@ def test_a_build_accounts_for_all_and_goes_on_when_folders_are_put_right(tmp_pat
     write_part(root / "p1/b", range(1, 24, 2), **size)
     write_part(root / "p2/a", range(14), "1.2.840.8", **size)
     write_part(root / "p2/b", range(10, 24), "1.2.840.8", **size)
-    source = {"name": "a", "root": str(root), "preset": "demo"}
+    source = {"name": "a", "root": str(root), "preset": "demo", "names": "path"}
     manifest = tmp_path / "manifest.json"
     manifest.write_text(json.dumps({"version": 1, "sources": [source]}))
     report = build(manifest, tmp_path / "s.zarr", workers=0)
