@@ -99,7 +99,7 @@ def test_a_slice_that_cannot_be_read_is_named(tmp_path):
     folder = write_series(tmp_path / "d" / "p1")
     (folder / "0003.dcm").unlink()
     (folder / "0003.dcm").symlink_to("0003.dcm")
-    (scan,) = scans(tmp_path / "d")
+    (scan,) = scans(tmp_path / "d", names="path")
     with pytest.raises(
         UnreadableScanError, match=r"^src/p1: .*0003\.dcm cannot be read \(Too many"
     ):
