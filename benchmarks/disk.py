@@ -8,6 +8,9 @@ to its foreground, and kept there four times: as a store with either codec, as t
 that PersistentDataset saves (without its metadata, which would only add to it), and as an int16
 .nii.gz by nibabel. All keep every HU; each store is read back and compared before it counts.
 
+The second table is of loss: the same stores with HU rounded to multiples of 2 and 4 (`--step-hu`),
+and, which no store holds, the preset's window as uint8 in the same chunks.
+
 A scan whose own voxels are larger than the grid's is interpolated and compresses better than one
 measured there, and one finer than the grid keeps its noise: `own mm` says which is which.
 """
@@ -25,6 +28,8 @@ import torch
 
 from vocodata.discover import Scan, find_scans
 from vocodata.errors import VocoDataError
+from vocodata.geometry import Volume
+from vocodata.hu_steps import STEPS_HU, in_steps
 from vocodata.ingest import ProcessedScan, process_scan
 from vocodata.initial import first_manifest, guess_sources
 from vocodata.manifest import load_manifest
@@ -32,10 +37,13 @@ from vocodata.presets import preset
 from vocodata.sample_scans import default_cache, fetch_samples
 from vocodata.store import open_store, write_scan
 from vocodata.store.root import publish
-from vocodata.store.writer import scan_folder
+from vocodata.store.shard import LABEL_FILL, codec_named, encode_shard
+from vocodata.store.writer import disk_view, scan_folder
 
 GRIDS = {"1.5 mm": "abdomen", "1.25x1.25x5 mm": "chest"}
 CODECS = ("zstd", "lz4")
+LOSSY = {f"{codec}_step{step_hu}": (codec, step_hu) for codec in CODECS for step_hu in STEPS_HU[1:]}
+LOSSLESS = {**{kind: codec for kind, (codec, _) in LOSSY.items()}, "uint8": "zstd"}
 SCANS, CACHE_TB = 160_167, 30.0
 """PreCT-160K: its scans, and what its authors' float32 cache takes."""
 
@@ -60,6 +68,21 @@ def store_bytes(root: Path, scan: Scan, made: ProcessedScan, codec: str) -> tupl
     return sum(path.stat().st_size for path in files), len(files)
 
 
+def rounded(made: ProcessedScan, step_hu: int) -> ProcessedScan:
+    hu = in_steps(made.hu, step_hu)
+    off_hu = np.abs(hu.data_XYZ.astype(np.int32) - made.hu.data_XYZ)
+    assert 2 * off_hu.max() <= step_hu
+    return dataclasses.replace(made, hu=hu, step_hu=step_hu)
+
+
+def window_bytes(hu: Volume, window_hu: tuple[float, float]) -> int:
+    """Bytes of the shard that would hold the window as uint8."""
+    low, high = window_hu
+    share = (np.clip(hu.data_XYZ, low, high).astype(np.float32) - low) / (high - low)
+    grey = np.rint(255 * share).astype(np.uint8)
+    return len(encode_shard(disk_view(grey), fill=LABEL_FILL, codec=codec_named("zstd")))
+
+
 def measured(scan: Scan, grid: str, folder: Path) -> dict[str, Any]:
     made = process_scan(dataclasses.replace(scan, preset=GRIDS[grid]), preset(GRIDS[grid]))
     data = np.ascontiguousarray(made.hu.data_XYZ)
@@ -76,7 +99,15 @@ def measured(scan: Scan, grid: str, folder: Path) -> dict[str, Any]:
     for codec in CODECS:
         row[f"{codec}_bytes"], row["files"] = store_bytes(folder / codec, scan, made, codec)
         row[f"{codec}_ratio"] = row["pt_bytes"] / row[f"{codec}_bytes"]
+    for kind, (codec, step_hu) in LOSSY.items():
+        lossy = rounded(made, step_hu)
+        row[f"{kind}_bytes"], _ = store_bytes(folder / kind, scan, lossy, codec)
+    row["uint8_bytes"] = window_bytes(made.hu, preset(GRIDS[grid]).window_hu)
     return row
+
+
+def ratios(rows: list[dict[str, Any]], over: str, under: str) -> list[float]:
+    return [row[f"{over}_bytes"] / row[f"{under}_bytes"] for row in rows]
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -96,6 +127,17 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             "mean_ratio_to_nii_gz": over_gz,
             "tb_for_160167_scans": CACHE_TB / in_all,
             "is_a_quarter_or_less": ratio >= 4,
+        }
+    for kind, codec in LOSSLESS.items():
+        to_pt, of_lossless = ratios(rows, "pt", kind), ratios(rows, kind, codec)
+        in_all = sum(row["pt_bytes"] for row in rows) / sum(row[f"{kind}_bytes"] for row in rows)
+        found[kind] = {
+            "mean_ratio_to_pt": float(np.mean(to_pt)),
+            "ratio_of_all_bytes_to_pt": in_all,
+            "smallest_ratio_to_pt": min(to_pt),
+            "mean_share_of_lossless": float(np.mean(of_lossless)),
+            "largest_share_of_lossless": max(of_lossless),
+            "tb_for_160167_scans": CACHE_TB / in_all,
         }
     files = max(row["files"] for row in rows)
     found["files_a_scan"], found["files_for_160167_scans"] = files, files * SCANS
@@ -128,6 +170,25 @@ def table(rows: list[dict[str, Any]], found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def loss_table(rows: list[dict[str, Any]], found: dict[str, Any]) -> str:
+    kinds = {"zstd": "lossless", "zstd_step2": "step 2", "zstd_step4": "step 4", "uint8": "uint8"}
+    named = " ".join(f"{head:>8}" for head in kinds.values())
+    lines = [f"{'zstd, MB':28} {'grid':>15} {named}   times smaller than .pt: {named}"]
+    for row in rows:
+        sizes = " ".join(f"{row[f'{kind}_bytes'] / 1e6:8.1f}" for kind in kinds)
+        smaller = " ".join(f"{row['pt_bytes'] / row[f'{kind}_bytes']:7.2f}x" for kind in kinds)
+        lines.append(f"{row['scan'][:28]:28} {row['grid']:>15} {sizes} {'':24} {smaller}")
+    for kind, codec in LOSSLESS.items():
+        means = found[kind]
+        lines.append(
+            f"{kind}: {means['mean_ratio_to_pt']:.2f}x smaller than .pt on average, "
+            f"{means['mean_share_of_lossless']:.3f} of the bytes of lossless {codec} "
+            f"({means['largest_share_of_lossless']:.3f} at most), "
+            f"{means['tb_for_160167_scans']:.1f} TB"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--more", type=Path, nargs="*", default=[], help="folders with more scans")
@@ -148,6 +209,7 @@ def main() -> None:
                     print(f"left out: {scan.id}, {error}")
     found = summary(rows)
     print(table(rows, found))
+    print(loss_table(rows, found))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps({"rows": rows, "summary": found}, indent=1) + "\n")
 

@@ -14,7 +14,7 @@ FLAGS = {
     "info": ["PATH", "--json"],
     "doctor": ["--json"],
     "data init": ["FOLDER", "--out", "--catalog", "--root", "--subset", "--json"],
-    "data plan": ["--sources", "--out", "--json"],
+    "data plan": ["--sources", "--out", "--step-hu", "--json"],
     "data build": [
         "--sources",
         "--out",
@@ -25,6 +25,7 @@ FLAGS = {
         "--max-excluded",
         "--ledger",
         "--codec",
+        "--step-hu",
         "--salt-file",
         "--json",
     ],

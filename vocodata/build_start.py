@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vocodata.discover import is_hashed_name
 from vocodata.errors import LedgerError, ManifestError, StoreError, StoreExistsError
 from vocodata.forecast import expect
+from vocodata.hu_steps import checked_step
 from vocodata.identifiers import Salt, take_salt
 from vocodata.ledger import STORED, Ledger
 from vocodata.readers import is_file_name
 from vocodata.store.atomic import discard_tree, make_folder, sweep
 from vocodata.store.metadata import SCHEMA_VERSION
-from vocodata.store.root import claim, read_attributes, stored_folders
+from vocodata.store.root import claim, read_attributes, step_of, stored_folders
+from vocodata.store.shard import codec_named
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -27,6 +29,18 @@ if TYPE_CHECKING:
     from vocodata.discover import Scan
     from vocodata.manifest import Manifest
     from vocodata.plan import BuildPlan
+
+
+class VoxelForm(NamedTuple):
+    """How voxels are kept.
+
+    Attributes:
+        codec: Key of `shard.CODECS`.
+        step_hu: One of `hu_steps.STEPS_HU`.
+    """
+
+    codec: str
+    step_hu: int
 
 
 def salt_of(ledger: Path, file: str | Path | None, *, resume: bool) -> Salt:
@@ -107,6 +121,22 @@ def lost_ledger(book: Ledger, root: Path) -> str:
     )
 
 
+def voxel_form(book: Ledger, root: Path, *, codec: str | None, step_hu: int | None) -> VoxelForm:
+    """What is asked for, else as it was, else zstd and every HU; noted for the builds to come.
+
+    A ledger that is lost does not turn a lossy store into a lossless one: the root knows, too.
+
+    Raises:
+        StoreError: No such codec or step.
+    """
+    kept = codec or book.note("codec") or "zstd"
+    before = int(book.note("step_hu") or step_of(read_attributes(root)))
+    form = VoxelForm(codec_named(kept).name, checked_step(before if step_hu is None else step_hu))
+    book.note("codec", form.codec)
+    book.note("step_hu", str(form.step_hu))
+    return form
+
+
 def refuse_dropped_sources(root: Path, scans: Iterable[Scan]) -> None:
     """A source that is gone is rather a wrong manifest than a wish to delete its scans.
 
@@ -158,12 +188,12 @@ def _named_by_paths(book: Ledger, root: Path, source: str, scans: Sequence[Scan]
     ]
 
 
-def note_expected(book: Ledger, plan: BuildPlan, codec: str) -> bool:
+def note_expected(book: Ledger, plan: BuildPlan, form: VoxelForm) -> bool:
     """Note what headers foretell, once for the scans and the recipe of a build; whether it was."""
     known = json.loads(book.note("plan") or "{}")
     if not plan.jobs or known.get("recipe") == plan.recipe_digest:
         return False
-    expected = asdict(expect(plan.found, codec))
+    expected = asdict(expect(plan.found, form.codec, step_hu=form.step_hu))
     book.note("plan", json.dumps({"recipe": plan.recipe_digest, **expected}))
     book.note("worker_bytes", "0")
     return True

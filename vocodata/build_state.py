@@ -8,7 +8,7 @@ from typing import Any
 
 from vocodata.ledger import EXCLUDED, STORED, Ledger, default_ledger
 from vocodata.lock import is_locked
-from vocodata.store.root import read_attributes, store_path
+from vocodata.store.root import read_attributes, step_of, store_path
 
 
 def build_status(store: str | Path, *, ledger: str | Path | None = None) -> dict[str, Any]:
@@ -19,10 +19,10 @@ def build_status(store: str | Path, *, ledger: str | Path | None = None) -> dict
         ledger: As in `build`.
 
     Returns:
-        Plain values: store, ledger, running, complete, found, stored, excluded, pending; what
-        headers foretold (`plan`) and what came of it (`fact`), each scans, bytes, seconds of all
-        workers together, and worker_bytes, the most memory that one of them held; None if the
-        ledger is not there or knows none.
+        Plain values: store, ledger, running, complete, found, stored, excluded, pending, step_hu
+        (1 if no HU is lost); what headers foretold (`plan`) and what came of it (`fact`), each
+        scans, bytes, seconds of all workers together, and worker_bytes, the most memory that one
+        of them held; None if the ledger is not there or knows none.
 
     Raises:
         StoreError: The folder is no store.
@@ -47,6 +47,7 @@ def build_status(store: str | Path, *, ledger: str | Path | None = None) -> dict
         "stored": counts[STORED],
         "excluded": counts[EXCLUDED],
         "pending": pending,
+        "step_hu": step_of(attributes),
         "plan": plan,
         "fact": fact,
     }

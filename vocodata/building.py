@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vocodata.build_start import (
+    VoxelForm,
     comings_and_goings,
     lost_ledger,
     note_expected,
@@ -27,14 +28,11 @@ from vocodata.build_start import (
     refuse_dropped_sources,
     refuse_other_names,
     salt_of,
+    voxel_form,
 )
 from vocodata.build_state import build_status as build_status
 from vocodata.discover import find_scans
-from vocodata.errors import (
-    SchedulerError,
-    StoreError,
-    StoreUnreachableError,
-)
+from vocodata.errors import SchedulerError, StoreError, StoreUnreachableError
 from vocodata.executor import run_dask, run_inline, usable_workers
 from vocodata.job import (
     Outcome,
@@ -83,6 +81,7 @@ def build(
     max_excluded: int | None = None,
     ledger: str | Path | None = None,
     codec: str | None = None,
+    step_hu: int | None = None,
     salt_file: str | Path | None = None,
     on_event: Callable[[BuildEvent], None] | None = None,
 ) -> BuildReport:
@@ -100,6 +99,8 @@ def build(
         ledger: SQLite file; as `default_ledger` has it if None.
         codec: `zstd`, or `lz4` for faster reading at 17 to 29 % more bytes. None takes that of
             the build that goes on, or zstd.
+        step_hu: 1 keeps every HU; 2 and 4 keep multiples of so many, off by half as many at most,
+            in fewer bytes. None takes that of the build that goes on, or 1.
         salt_file: For names that hide identifiers; as `take_salt` has it if None.
         on_event: Called with what happens.
 
@@ -139,9 +140,8 @@ def build(
                 book.note("store", str(root.resolve()))
             book.note("salt", salt.mark)
             tell = on_event or (lambda _: None)
-            chosen = codec or book.note("codec") or "zstd"
-            run = _Run(root, book, scans, chosen, tell, max_excluded, lock)
-            book.note("codec", chosen)
+            form = voxel_form(book, root, codec=codec, step_hu=step_hu)
+            run = _Run(root, book, scans, form, tell, max_excluded, lock)
             return run.run(workers=workers, scheduler=scheduler)
 
 
@@ -153,17 +153,19 @@ class _Run:
         root: Path,
         book: Ledger,
         scans: Sequence[Scan],
-        codec: str,
+        form: VoxelForm,
         tell: Callable[[BuildEvent], None],
         max_excluded: int | None,
         lock: Lock,
     ) -> None:
-        self.lock, self.codec = lock, codec
+        self.lock, self.form = lock, form
         self.worker_bytes = int(book.note("worker_bytes") or 0)
         self.root, self.book, self.scans, self.tell = root, book, scans, tell
         self.max_excluded = max_excluded
         self.began = time.perf_counter()
-        self.plan: BuildPlan = make_plan(scans, book.entries(), root, codec)
+        self.plan: BuildPlan = make_plan(
+            scans, book.entries(), root, form.codec, step_hu=form.step_hu
+        )
         self.settled = len(self.plan.done) + len(self.plan.settled_excluded)
         self.bytes_written = 0
 
@@ -173,13 +175,13 @@ class _Run:
         if self.plan.remade:
             _log.warning(
                 f"{len(self.plan.remade)} scans of {self.root} were made from other files, or by "
-                "another preset, codec or version; they are made again."
+                "another preset, step of HU, codec or version; they are made again."
             )
         found_before = read_attributes(self.root)["counts"]["found"]
         for sentence in comings_and_goings(self.plan, self.book.entries(), found_before):
             _log.warning(f"{self.root}: {sentence}")
         self._event("plan", message=f"{len(self.plan.jobs)} of {len(self.scans)} scans to build")
-        if note_expected(self.book, self.plan, self.codec):
+        if note_expected(self.book, self.plan, self.form):
             self.worker_bytes = 0
         # Before a shard changes, the catalogue stops naming it.
         self.book.forget(self.plan.stale)
@@ -289,6 +291,7 @@ class _Run:
             as_told(self.book.excluded_rows(), self.scans),
             found=len(self.scans),
             recipe_digest=self.plan.recipe_digest,
+            step_hu=self.form.step_hu,
         )
 
     def _event(

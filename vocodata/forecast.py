@@ -17,7 +17,7 @@ from vocodata.identifiers import salt_beside
 from vocodata.ingest import predicted_bytes
 from vocodata.ledger import default_ledger
 from vocodata.memory import PROCESS_BYTES, limit_for
-from vocodata.plan import BYTES_PER_VOXEL
+from vocodata.plan import bytes_per_voxel
 from vocodata.presets import preset
 from vocodata.readers import read_header
 from vocodata.remote.path import RemotePath
@@ -117,7 +117,12 @@ class Forecast:
 
 
 def forecast_build(
-    manifest: Manifest, out: Path, *, codec: str = "zstd", headers: int = HEADERS
+    manifest: Manifest,
+    out: Path,
+    *,
+    codec: str = "zstd",
+    step_hu: int = 1,
+    headers: int = HEADERS,
 ) -> Forecast:
     """Find the scans of a manifest, read headers, and add up.
 
@@ -125,12 +130,15 @@ def forecast_build(
         manifest: The sources.
         out: Where the store would be; nothing is written.
         codec: Key of `shard.CODECS`.
+        step_hu: One of `hu_steps.STEPS_HU`.
         headers: How many to read at most, spread evenly over each source.
 
     Raises:
         ManifestError: As `find_scans`.
+        StoreError: No such codec or step.
     """
     codec_named(codec)
+    voxel_bytes = bytes_per_voxel(codec, step_hu)
     root = store_path(out)
     scans = find_scans(manifest, salt=salt_beside(default_ledger(root)))
     share = max(1, math.ceil(len(scans) / max(1, headers)))
@@ -139,7 +147,7 @@ def forecast_build(
         for source in manifest.sources
     }
     sources = tuple(
-        _source(source.name, len(_of(scans, source.name)), source.expected, sample, codec)
+        _source(source.name, len(_of(scans, source.name)), source.expected, sample, voxel_bytes)
         for source in manifest.sources
     )
     looked_at = [scan for part in sample.values() for scan in part]
@@ -201,12 +209,12 @@ def _source(
     count: int,
     expected: int | None,
     sample: dict[str, list[ScanForecast]],
-    codec: str,
+    voxel_bytes: float,
 ) -> SourceForecast:
     looked_at = sample[name]
     voxels = sum(scan.voxels for scan in looked_at) * count // max(1, len(looked_at))
     seconds = sum(scan.seconds for scan in looked_at) * count / max(1, len(looked_at))
-    needed = round(voxels * BYTES_PER_VOXEL[codec])
+    needed = round(voxels * voxel_bytes)
     return SourceForecast(name, count, expected, needed, voxels, seconds)
 
 
@@ -229,12 +237,15 @@ class Expectation:
     worker_bytes: int
 
 
-def expect(scans: Sequence[Scan], codec: str, *, headers: int = HEADERS_EXPECTED) -> Expectation:
+def expect(
+    scans: Sequence[Scan], codec: str, *, step_hu: int = 1, headers: int = HEADERS_EXPECTED
+) -> Expectation:
     """A quick forecast of scans that are found already; none of a compressed tar is looked into.
 
     Args:
         scans: All of a build.
         codec: Key of `shard.CODECS`.
+        step_hu: One of `hu_steps.STEPS_HU`.
         headers: How many to read at most, spread evenly.
     """
     seekable = [s for s in scans if s.packed is None or s.packed.archive.kind != "tar-stream"]
@@ -242,10 +253,11 @@ def expect(scans: Sequence[Scan], codec: str, *, headers: int = HEADERS_EXPECTED
         forecast_scan(scan) for scan in seekable[:: max(1, math.ceil(len(seekable) / headers))]
     ]
     scale = len(scans) / max(1, len(sample))
+    voxels = sum(scan.voxels for scan in sample) * scale
     return Expectation(
         scans=len(scans),
         headers_read=len(sample),
-        bytes=round(sum(scan.voxels for scan in sample) * scale * BYTES_PER_VOXEL[codec]),
+        bytes=round(voxels * bytes_per_voxel(codec, step_hu)),
         seconds=sum(scan.seconds for scan in sample) * scale,
         worker_bytes=PROCESS_BYTES + max((scan.peak_bytes for scan in sample), default=0),
     )

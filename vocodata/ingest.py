@@ -32,6 +32,7 @@ from vocodata.foreground import crop, foreground_box
 from vocodata.geometry import Box, Size, Spacing, Volume, orient_ras
 from vocodata.hu_statistics import ScanStats as ScanStats
 from vocodata.hu_statistics import statistics_of, value_counts
+from vocodata.hu_steps import in_steps
 from vocodata.memory import peak_bytes
 from vocodata.quality import failed_checks, measure
 from vocodata.readers import read_header, read_labels, read_volume
@@ -76,6 +77,7 @@ class ProcessedScan:
             tilted gantry), `rounded_hu` (HU were not whole), `clipped_hu` (some did not fit
             int16), and the checks of vocodata/quality.py that the file does not pass.
         quality: What those checks measured, and `tilt_degrees` of a straightened scan.
+        step_hu: HU are multiples of this (vocodata/hu_steps.py); 1 if none is lost.
     """
 
     hu: Volume
@@ -88,10 +90,16 @@ class ProcessedScan:
     source_digest: str
     flags: tuple[str, ...] = ()
     quality: Mapping[str, float] = with_default(default_factory=dict)
+    step_hu: int = 1
 
 
 def process_scan(
-    scan: Scan, preset: Preset, *, scratch: Path | None = None, room_bytes: int | None = None
+    scan: Scan,
+    preset: Preset,
+    *,
+    scratch: Path | None = None,
+    room_bytes: int | None = None,
+    step_hu: int = 1,
 ) -> ProcessedScan:
     """Read one scan and bring it onto its preset's grid.
 
@@ -100,6 +108,7 @@ def process_scan(
         preset: The grid and the foreground threshold.
         scratch: Folder to make, unpack a scan of an archive in, and remove; None chooses one.
         room_bytes: Memory that the scan may take, or None if that is of no concern.
+        step_hu: HU and field become multiples of this; one of `hu_steps.STEPS_HU`.
 
     Returns:
         HU, labels and field in RAS, with what the catalogue records of them.
@@ -111,7 +120,7 @@ def process_scan(
     """
     try:
         with unpacked(scan, scratch=scratch) as files:
-            return _process(files, preset, room_bytes)
+            return _process(files, preset, room_bytes, step_hu)
     except StoreError:
         raise
     except VocoDataError as error:
@@ -129,7 +138,7 @@ def process_scan(
         raise UnreadableScanError(msg, code="unreadable") from error
 
 
-def _process(scan: Scan, preset: Preset, room_bytes: int | None) -> ProcessedScan:
+def _process(scan: Scan, preset: Preset, room_bytes: int | None, step_hu: int) -> ProcessedScan:
     header = read_header(scan.image, files=scan.files)
     refuse_implausible_grid(header, preset)
     if room_bytes is not None:
@@ -149,11 +158,13 @@ def _process(scan: Scan, preset: Preset, room_bytes: int | None) -> ProcessedSca
     del on_grid
     box = _foreground(hu, preset)
     hu = crop(hu, box)
-    stats = scan_stats(hu)
     labels = None
     if scan.labels is not None:
         on_grid = _labels_on(scan, source_shape, source_affine)
         labels = crop(resample(on_grid, preset.spacing_mm, interpolation="nearest"), box)
+    # Box and field come from all HU: a field is as near to what it would be as the scan is.
+    field = None if preset.squeeze_vox is None else resize(hu, preset.squeeze_vox)
+    hu = in_steps(hu, step_hu)
     changed = {
         "straightened": header.tilt_degrees > 0,
         "rounded_hu": not is_whole,
@@ -164,14 +175,15 @@ def _process(scan: Scan, preset: Preset, room_bytes: int | None) -> ProcessedSca
     return ProcessedScan(
         hu=hu,
         labels=labels,
-        field=None if preset.squeeze_vox is None else resize(hu, preset.squeeze_vox),
-        stats=stats,
+        field=None if field is None else in_steps(field, step_hu),
+        stats=scan_stats(hu),
         fingerprint=fingerprint_text,
         source_shape_XYZ=source_shape,
         source_spacing_mm=source_spacing,
         source_digest=digest,
         flags=(*(flag for flag, is_so in changed.items() if is_so), *failed),
         quality=quality,
+        step_hu=step_hu,
     )
 
 

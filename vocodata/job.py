@@ -51,12 +51,14 @@ class ScanJob:
         recipe: Digest of all that the result depends on.
         store: Folder of the store, absolute: workers may stand elsewhere.
         codec: Key of `shard.CODECS`.
+        step_hu: One of `hu_steps.STEPS_HU`.
     """
 
     scan: Scan
     recipe: str
     store: Path
     codec: str
+    step_hu: int = 1
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,8 @@ def refuse_lost_source(outcome: Outcome) -> None:
         SourceLostError: The folder went too, or is empty now.
         SchedulerError: The file is there.
     """
-    scan, place = outcome.job.scan, outcome.gone
+    job, place = outcome.job, outcome.gone
+    scan = job.scan
     if place is None:
         return
     if place.exists():
@@ -176,7 +179,7 @@ def refuse_lost_source(outcome: Outcome) -> None:
         )
         raise SchedulerError(msg)
     folder = place.parent
-    was_there = scan_recipe(scan, outcome.job.codec) != outcome.job.recipe
+    was_there = scan_recipe(scan, job.codec, step_hu=job.step_hu) != job.recipe
     if was_there and not (folder.is_dir() and any(folder.iterdir())):
         msg = (
             f"{folder} of source '{scan.source}' went away while it was being read; expected it "
@@ -204,7 +207,11 @@ def _store(job: ScanJob, room_bytes: int | None) -> CatalogRow:
     # Under a name that is swept later should this process be killed.
     scratch = scratch_path(job.store)
     processed = process_scan(
-        job.scan, preset(job.scan.preset), scratch=scratch, room_bytes=room_bytes
+        job.scan,
+        preset(job.scan.preset),
+        scratch=scratch,
+        room_bytes=room_bytes,
+        step_hu=job.step_hu,
     )
     for attempt in range(1, STORE_ATTEMPTS + 1):
         try:

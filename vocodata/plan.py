@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from vocodata.archives import unpacked
 from vocodata.errors import VocoDataError
+from vocodata.hu_steps import checked_step
 from vocodata.job import ScanJob
 from vocodata.ledger import EXCLUDED, Entry
 from vocodata.presets import preset
@@ -40,6 +41,9 @@ TRANSIENT_REASONS = frozenset(
 """Reasons that lie in the machine rather than the file: tried again by a resumed build."""
 BYTES_PER_VOXEL = {"zstd": 1.0, "lz4": 1.3}
 """Measured on five real chest and thorax scans at two spacings: 0.8 to 1.13 and 1.0 to 1.38."""
+STEP_SHARE = {"zstd": {1: 1.0, 2: 0.9, 4: 0.8}, "lz4": {1: 1.0, 2: 1.0, 4: 1.0}}
+"""Of those bytes, at a step of so many HU: the largest of benchmarks/disk.py. lz4 looks for what
+comes again and has no short codes for few values: on some scans it gains nothing."""
 HEADERS_SAMPLED = 64
 
 
@@ -88,7 +92,12 @@ class SizePrediction:
 
 
 def make_plan(
-    scans: Sequence[Scan], entries: Mapping[str, Entry], store: Path, codec: str
+    scans: Sequence[Scan],
+    entries: Mapping[str, Entry],
+    store: Path,
+    codec: str,
+    *,
+    step_hu: int = 1,
 ) -> BuildPlan:
     """Compare what was found with what is settled.
 
@@ -97,20 +106,22 @@ def make_plan(
         entries: What the ledger knows.
         store: Folder of the store; files that the ledger names are looked for there.
         codec: Key of `shard.CODECS`.
+        step_hu: One of `hu_steps.STEPS_HU`.
     """
     codec_named(codec)
+    checked_step(step_hu)
     # Workers may stand in another folder.
     place = store.absolute()
     jobs, done, excluded, remade, size_of = [], set(), set(), set(), file_sizes(store)
     for scan in sorted(scans, key=_order):
-        recipe = scan_recipe(scan, codec)
+        recipe = scan_recipe(scan, codec, step_hu=step_hu)
         entry = entries.get(scan.id)
         if (
             entry is None
             or entry.recipe != recipe
             or not _stands(scan_folder(store, scan.id), entry, size_of)
         ):
-            jobs.append(ScanJob(scan, recipe, place, codec))
+            jobs.append(ScanJob(scan, recipe, place, codec, step_hu))
             if entry is not None and entry.recipe != recipe and entry.state != EXCLUDED:
                 remade.add(scan.id)
         elif entry.state == EXCLUDED:
@@ -126,7 +137,7 @@ def make_plan(
         stale=known - done - excluded,
         dropped=known - {scan.id for scan in scans},
         remade=frozenset(remade),
-        recipe_digest=store_recipe(scans, codec),
+        recipe_digest=store_recipe(scans, codec, step_hu=step_hu),
     )
 
 
@@ -186,9 +197,15 @@ def predict_size(plan: BuildPlan, *, headers: int = HEADERS_SAMPLED) -> SizePred
             unreadable += 1
     scale = len(plan.jobs) / len(sample) if sample else 0.0
     total = round(voxels * scale)
-    per_voxel = BYTES_PER_VOXEL[plan.jobs[0].codec] if plan.jobs else 0.0
     free = shutil.disk_usage(_existing(plan.jobs[0].store)).free if plan.jobs else 0
+    first = plan.jobs[0] if plan.jobs else None
+    per_voxel = 0.0 if first is None else bytes_per_voxel(first.codec, first.step_hu)
     return SizePrediction(round(total * per_voxel), total, free, len(sample), unreadable)
+
+
+def bytes_per_voxel(codec: str, step_hu: int) -> float:
+    """What a voxel takes on disk, an upper guess."""
+    return BYTES_PER_VOXEL[codec] * STEP_SHARE[codec][checked_step(step_hu)]
 
 
 def _voxels(job: ScanJob) -> int:

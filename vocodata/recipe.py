@@ -1,7 +1,7 @@
 """What a scan's entry in the store depends on, as a digest.
 
-That is its row of the manifest, the preset's numbers, the layout's version, the codec, and size
-and time of its files. Weight is left out, being a word in the catalogue only.
+That is its row of the manifest, the preset's numbers, the layout's version, the codec, the step
+of HU, and size and time of its files. Weight is left out, being a word in the catalogue only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from vocodata.hu_steps import checked_step
 from vocodata.presets import load_presets, preset
 from vocodata.store.metadata import SCHEMA_VERSION
 from vocodata.store.shard import codec_named
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from vocodata.discover import Scan
 
 
-def scan_recipe(scan: Scan, codec: str) -> str:
+def scan_recipe(scan: Scan, codec: str, *, step_hu: int = 1) -> str:
     """Digest of all that a scan's entry in the store depends on."""
-    common = _rules(scan, codec)
+    common = _rules(scan, codec, step_hu)
     if scan.packed is not None:
         return _digest({**common, "packed": scan.packed.state()})
     labels = None if scan.labels is None else file_state(scan.labels)
@@ -37,9 +38,10 @@ def scan_recipe(scan: Scan, codec: str) -> str:
     return _digest({**common, "image": image, "labels": labels})
 
 
-def store_recipe(scans: Sequence[Scan], codec: str) -> str:
+def store_recipe(scans: Sequence[Scan], codec: str, *, step_hu: int = 1) -> str:
     """Digest of how a store is made: the same for the same scans wherever their files lie."""
-    return _digest([_rules(scan, codec) for scan in sorted(scans, key=lambda scan: scan.id)])
+    ordered = sorted(scans, key=lambda scan: scan.id)
+    return _digest([_rules(scan, codec, step_hu) for scan in ordered])
 
 
 def toolkit_version() -> str:
@@ -57,8 +59,10 @@ def rules_digest() -> str:
     return _digest([toolkit_version(), SCHEMA_VERSION, rows])
 
 
-def _rules(scan: Scan, codec: str) -> dict[str, Any]:
+def _rules(scan: Scan, codec: str, step_hu: int) -> dict[str, Any]:
     names = {str(value): name for value, name in (scan.label_names or {}).items()}
+    # Stores were built before there were steps, and go on.
+    loss = {} if checked_step(step_hu) == 1 else {"step_hu": step_hu}
     return {
         "schema": SCHEMA_VERSION,
         "codec": codec_named(codec),
@@ -71,6 +75,7 @@ def _rules(scan: Scan, codec: str) -> dict[str, Any]:
         "is_listed": scan.is_listed,
         # Not where it is empty: the digests of all other scans would be new.
         **({"scattered": scan.scattered} if scan.scattered else {}),
+        **loss,
     }
 
 

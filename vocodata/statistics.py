@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vocodata.store.root import step_of
 from vocodata.store.store import open_store
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def store_statistics(store: str | Path | Store) -> dict[str, Any]:
 
     Returns:
         `complete`, whether the build has finished; `found`, `stored`, `flagged`, `excluded`;
-        `sources` with the same counts each; `flags` and
-        `reasons` with counts; `licences`; `voxels`, `bytes`; `histograms` with edges and counts.
+        `sources` with the same counts each; `flags` and `reasons` with counts; `licences`;
+        `step_hu`, 1 if no HU is lost; `voxels`, `bytes`; `histograms` with edges and counts.
 
     Raises:
         StoreError: Not a store of this version.
@@ -71,6 +72,7 @@ def store_statistics(store: str | Path | Store) -> dict[str, Any]:
         "licences": dict(
             Counter(each or "unknown" for each in table.column("licence").to_pylist()).most_common()
         ),
+        "step_hu": step_of(opened.attributes),
         "voxels": int(np.sum(_numbers(table, "voxels"))),
         "bytes": int(np.sum(_numbers(table, "bytes"))),
         "histograms": {

@@ -90,3 +90,23 @@ def test_plan_ends_with_4_if_the_disk_has_no_room(tmp_path, capsys, monkeypatch)
     manifest = str(write_sources(tmp_path, 1))
     assert main(["data", "plan", "--sources", manifest]) == 4
     assert "fits" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("scans")
+def test_a_step_of_hu_is_planned_built_and_shown_and_3_is_none(tmp_path, capsys):
+    words = ["--sources", str(tmp_path / "manifest.yaml"), "--out", str(tmp_path / "ct.zarr")]
+    needed = []
+    for step in "14":
+        assert main(["data", "plan", *words, "--step-hu", step, "--json"]) == 0
+        needed.append(json.loads(capsys.readouterr().out)["bytes"])
+    assert needed[1] < needed[0]
+    for command in ("plan", "build"):
+        assert main(["data", command, *words, "--step-hu", "3"]) == 2
+        assert "--step-hu" in capsys.readouterr().err
+    assert not (tmp_path / "ct.zarr").exists()
+    assert main(["data", "build", *words, "--workers", "0", "--step-hu", "4"]) == 0
+    capsys.readouterr()
+    for command in ("status", "stats"):
+        assert main(["data", command, words[-1]]) == 0
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        assert ["step_hu", "4"] in lines

@@ -105,6 +105,7 @@ def test_every_scan_found_is_stored_or_excluded_with_a_reason(make_sources, tmp_
         "stored": 4,
         "excluded": 2,
         "pending": 0,
+        "step_hu": 1,
     }
 
 

@@ -30,6 +30,9 @@ EXCLUDED_NAME = "excluded.parquet"
 BATCH_ROWS = 8192
 """Rows turned into Parquet at a time, so that 160,000 scans need no gigabyte of objects."""
 
+UNSAID: dict[str, int] = {"step_hu": 1}
+"""Columns that catalogues were written without, and what that says."""
+
 Triple = tuple[int, int, int]
 TripleMm = tuple[float, float, float]
 
@@ -76,6 +79,7 @@ class CatalogRow:
         field_affine: As `affine`, of the field.
         field_bytes: Of the field's shard; 0 without.
         field_digest: SHA-256 of the field's shard, or None.
+        step_hu: HU of image and field are multiples of this; 1 if none is lost.
     """
 
     id: str
@@ -115,6 +119,7 @@ class CatalogRow:
     field_bytes: int = 0
     field_digest: str | None = None
     quality: str = "{}"
+    step_hu: int = 1
 
     def to_record(self) -> dict[str, Any]:
         """Plain values, as Parquet and JSON take them."""
@@ -126,10 +131,11 @@ class CatalogRow:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> CatalogRow:
         """The row whose `to_record` gave these values; lists may stand for tuples."""
+        known = {**UNSAID, **record}
         values: dict[str, Any] = {
             field.name: tuple(value) if isinstance(value, list) else value
             for field in fields(cls)
-            for value in (record[field.name],)
+            for value in (known[field.name],)
         }
         names = json.loads(record["label_names"])
         values["label_names"] = {int(value): name for value, name in names.items()}
@@ -234,7 +240,12 @@ def digest_line(row: CatalogRow) -> bytes:
     Raises:
         ValueError: A number is not finite.
     """
-    return json.dumps(row.to_record(), sort_keys=True, allow_nan=False).encode() + b"\n"
+    record = row.to_record()
+    # What a catalogue of before does not say is no part of its digest.
+    for key, value in UNSAID.items():
+        if record[key] == value:
+            del record[key]
+    return json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
 
 
 def open_catalog(root: Path) -> Columns:
@@ -243,7 +254,7 @@ def open_catalog(root: Path) -> Columns:
     Raises:
         StoreError: Not there, not readable, or without a column that is needed.
     """
-    return Columns(root / CATALOG_NAME, CATALOG_SCHEMA)
+    return Columns(root / CATALOG_NAME, CATALOG_SCHEMA, UNSAID)
 
 
 def read_catalog(root: Path, columns: Sequence[str] | None = None) -> pa.Table:

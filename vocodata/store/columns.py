@@ -7,6 +7,7 @@ opening a store nor training from it looks at them.
 from __future__ import annotations
 
 import contextlib
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ from vocodata.errors import StoreError
 from vocodata.remote.path import RemotePath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 
@@ -28,24 +29,27 @@ class Columns:
     since nothing is locked and reading moves no position.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(
+        self, path: Path, schema: pa.Schema, unsaid: Mapping[str, object] = MappingProxyType({})
+    ) -> None:
         """Open the file and read what its columns are.
 
         Args:
             path: The Parquet file; one in a bucket is fetched whole.
             schema: Columns that must be there, and their types.
+            unsaid: What stands for columns that may be missing.
 
         Raises:
             StoreError: Not there, not readable, or without a column that is needed.
         """
-        self.path, self.schema = path, schema
+        self.path, self.schema, self._unsaid = path, schema, unsaid
         self._known: dict[str, pa.ChunkedArray] = {}
         with self._reading():
             is_remote = isinstance(path, RemotePath)
             self._source = pa.BufferReader(path.read_bytes()) if is_remote else pa.OSFile(str(path))
             self._metadata = pq.ParquetFile(self._source).metadata
         self._there = frozenset(self._metadata.schema.to_arrow_schema().names)
-        missing = [name for name in schema.names if name not in self._there]
+        missing = [name for name in schema.names if name not in {*self._there, *unsaid}]
         if missing:
             msg = (
                 f"{path} lacks the columns {', '.join(missing)}: another version wrote it. Build "
@@ -77,8 +81,14 @@ class Columns:
 
     def unchecked(self, names: Sequence[str]) -> pa.Table:
         """Columns as they lie in the file, also such as the schema does not have; not kept."""
+        there = [name for name in names if name in self._there or name not in self._unsaid]
         with self._reading():
-            return pq.ParquetFile(self._source, metadata=self._metadata).read(list(names))
+            table = pq.ParquetFile(self._source, metadata=self._metadata).read(there)
+        for at, name in enumerate(names):
+            if name not in there:
+                values = pa.repeat(pa.scalar(self._unsaid[name]), len(self))
+                table = table.add_column(at, name, values)
+        return table
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:

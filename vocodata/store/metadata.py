@@ -208,6 +208,8 @@ def _own(row: CatalogRow) -> Document:
         "source_shape_xyz": list(row.source_shape_xyz),
         "source_spacing_mm": list(row.source_spacing_mm),
         "source_digest": row.source_digest,
+        # Said where HU are lost only: documents of stores built before there were steps stay.
+        **({} if row.step_hu == 1 else {"step_hu": row.step_hu}),
     }
 
 

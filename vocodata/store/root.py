@@ -50,6 +50,7 @@ def publish(
     *,
     found: int,
     recipe_digest: str,
+    step_hu: int = 1,
 ) -> str:
     """Write both tables, then the groups that make a Zarr hierarchy of it, the root last.
 
@@ -59,6 +60,7 @@ def publish(
         excluded: All scans that are not.
         found: Scans of the manifest; more than rows and excluded while the build is under way.
         recipe_digest: Of how the store is made.
+        step_hu: HU of all scans are multiples of this; 1 if none is lost.
 
     Returns:
         Digest of the catalogue.
@@ -73,6 +75,7 @@ def publish(
         "kind": STORE_KIND,
         "schema_version": SCHEMA_VERSION,
         "recipe_digest": recipe_digest,
+        "step_hu": step_hu,
         "digest": totals.digest,
         "complete": totals.rows + len(excluded) == found,
         "counts": {"found": found, "stored": totals.rows, "excluded": len(excluded)},
@@ -198,6 +201,11 @@ def _local_size(path: Path) -> int | None:
         return path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def step_of(attributes: dict[str, Any]) -> int:
+    """What a store's HU are multiples of, by its root: 1 where that does not say."""
+    return int(attributes.get("step_hu", 1))
 
 
 def _what_is_wrong(root: Path) -> str:

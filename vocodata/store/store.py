@@ -31,7 +31,7 @@ from vocodata.store.metadata import (
     SCHEMA_VERSION,
 )
 from vocodata.store.opening import open_shard
-from vocodata.store.root import read_attributes, store_path
+from vocodata.store.root import read_attributes, step_of, store_path
 from vocodata.store.scan_info import ScanInfo
 
 if TYPE_CHECKING:
@@ -259,6 +259,7 @@ class Store:
             "presets": _counts(columns["preset"]),
             "licences": _counts(licence or "unknown" for licence in columns["licence"]),
             "flags": _counts(flag for flags in columns["flags"] for flag in flags),
+            "step_hu": step_of(self.attributes),
             "voxels": sum(columns["voxels"]),
             "bytes": sum(columns["bytes"]),
         }

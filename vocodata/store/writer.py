@@ -170,6 +170,7 @@ def _row(
         field_bytes=field.bytes,
         field_digest=field.digest,
         quality=json.dumps(dict(processed.quality), sort_keys=True),
+        step_hu=processed.step_hu,
     )
 
 

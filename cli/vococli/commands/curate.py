@@ -33,8 +33,8 @@ def stats(store: StorePath, as_json: Json = False) -> None:
     if as_json:
         print_json(figures)
         return
-    names = ("store", "complete", "found", "stored", "flagged", "excluded", "voxels", "bytes")
-    print_facts([(name, figures[name]) for name in names])
+    names = ("store", "complete", "found", "stored", "flagged", "excluded")
+    print_facts([(name, figures[name]) for name in (*names, "step_hu", "voxels", "bytes")])
     for title in ("flags", "reasons", "licences"):
         print_table((title, "scans"), list(figures[title].items()))
     rows = [(name, *counts.values()) for name, counts in figures["sources"].items()]

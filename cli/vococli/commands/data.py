@@ -76,6 +76,12 @@ def build(
         Codec | None,
         typer.Option(help="zstd is smaller, lz4 faster. Default: as it was, or zstd."),
     ] = None,
+    step_hu: Annotated[
+        survey.StepHu | None,
+        typer.Option(
+            help="1 keeps every HU, 2 and 4 round to multiples. Default: as it was, or 1."
+        ),
+    ] = None,
     salt_file: Annotated[
         Path | None, typer.Option(help="Salt that hides identifiers. Default: beside the ledger.")
     ] = None,
@@ -98,6 +104,7 @@ def build(
             max_excluded=max_excluded,
             ledger=ledger,
             codec=None if codec is None else codec.value,
+            step_hu=None if step_hu is None else int(step_hu),
             salt_file=salt_file,
             on_event=progress.build,
         )

@@ -1,6 +1,7 @@
 """`voco data init` and `voco data plan`: what is there, and what a build of it takes."""
 
 import shlex
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,14 @@ from vococli.output import (
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+class StepHu(StrEnum):
+    """Steps of HU, as `--step-hu` takes them."""
+
+    one = "1"
+    two = "2"
+    four = "4"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -75,6 +84,9 @@ def init(
 def plan(
     sources: Annotated[Path, typer.Option(help="Manifest: which scans, and where they lie.")],
     out: Annotated[Path, typer.Option(help="Where the store would be.")] = Path("ct.zarr"),
+    step_hu: Annotated[
+        StepHu, typer.Option(help="As in the build: 2 and 4 round HU to multiples, for less disk.")
+    ] = StepHu.one,
     as_json: Json = False,
 ) -> None:
     """Say what a build will need, from headers alone. Exit code 4 if the disk has no room."""
@@ -82,7 +94,7 @@ def plan(
     from vocodata.forecast import forecast_build
     from vocodata.manifest import load_manifest
 
-    forecast = forecast_build(load_manifest(sources), out)
+    forecast = forecast_build(load_manifest(sources), out, step_hu=int(step_hu))
     cores = usable_cores()
     if as_json:
         print_json(forecast)
