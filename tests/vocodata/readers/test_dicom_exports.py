@@ -24,7 +24,7 @@ from vocodata.readers import read_header, read_volume
 
 
 def scans(root):
-    row = {"name": "src", "root": str(root), "preset": "demo"}
+    row = {"name": "src", "root": str(root), "preset": "demo", "names": "path"}
     manifest = root.parent / "manifest.json"
     manifest.write_text(json.dumps({"version": 1, "sources": [row]}))
     return find_scans(load_manifest(manifest))
@@ -99,7 +99,7 @@ def test_a_slice_that_cannot_be_read_is_named(tmp_path):
     folder = write_series(tmp_path / "d" / "p1")
     (folder / "0003.dcm").unlink()
     (folder / "0003.dcm").symlink_to("0003.dcm")
-    (scan,) = scans(tmp_path / "d", names="path")
+    (scan,) = scans(tmp_path / "d")
     with pytest.raises(
         UnreadableScanError, match=r"^src/p1: .*0003\.dcm cannot be read \(Too many"
     ):
