@@ -55,7 +55,8 @@ def peak_bytes(
     storing = grid_voxels * 6 + 2 * field_voxels
     labelling = 0
     if labels is not None:
-        labelling = math.prod(labels.shape_XYZ) * (labels.dtype.itemsize + 2) + 6 * grid_voxels
+        label_bytes = max(labels.dtype.itemsize + 2, labels.read_bytes)
+        labelling = math.prod(labels.shape_XYZ) * label_bytes + 6 * grid_voxels
         storing += 2 * grid_voxels
     return max(reading, resampling, storing, labelling) + _SLACK_BYTES
 
