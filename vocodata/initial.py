@@ -11,8 +11,6 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import yaml
-
 from vocodata.archives.parts import find_parts, first_parts
 from vocodata.dataset_json import read_json
 from vocodata.errors import ManifestError
@@ -23,8 +21,8 @@ from vocodata.passed_over import over_words
 from vocodata.presets import load_presets
 from vocodata.readers import is_file_name, suffix_of
 from vocodata.remote.path import RemotePath
-from vocodata.scan_lists import find_lists, list_doubts
-from vocodata.source_catalog import quoted
+from vocodata.scan_lists import find_lists, list_doubts, other_lists
+from vocodata.source_catalog import as_yaml, quoted
 from vocodata.tree import Tree, open_tree
 
 if TYPE_CHECKING:
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from vocodata.scan_lists import ScanList
 
 _FIRST_PRESET = "abdomen"
-_MOST_LISTS_TOLD = 5
 _DICOM_NAME = "dicom"
 """A folder or archive of DICOM series may itself be called as a patient is."""
 
@@ -140,7 +137,7 @@ def first_manifest(guesses: list[Guess], *, folder: Path) -> str:
 
 def _lines(guess: Guess, folder: Path) -> list[str]:
     said = "  # a folder of the store; call it after nobody" if guess.has_dicom else ""
-    lines = [f"  - name: {_as_yaml(guess.name)}{said}", f"    root: {_place(guess.root, folder)}"]
+    lines = [f"  - name: {as_yaml(guess.name)}{said}", f"    root: {_place(guess.root, folder)}"]
     if isinstance(guess.root, RemotePath) and (guess.root.access.user or guess.root.access.query):
         lines.append(
             "    # Put the URL's user and query back into root: they are not written down here."
@@ -188,7 +185,7 @@ def _structured(root: Path) -> list[Guess]:
         ("bids", "sub-*"),
     ):
         if tree.glob(sign) and (guess := _tried(root, tree, layout)) is not None:
-            return [_doubted(guess, _other_lists(lists))]
+            return [_doubted(guess, other_lists(lists))]
     if lists:
         return [_listed(root, tree, lists)]
     return _loose(root) if find_parts(root) else []
@@ -200,14 +197,7 @@ def _listed(root: Path, tree: Tree, lists: list[ScanList]) -> Guess:
     labelled = sum(entry.labels is not None for entry in chosen.entries)
     count = len(chosen.entries)
     guess = Guess(_name(root), root, "datalist", None, None, count, labelled, scans=chosen.path)
-    return _doubted(guess, [*list_doubts(source, tree, chosen), *_other_lists(lists[1:])])
-
-
-def _other_lists(lists: list[ScanList]) -> list[str]:
-    names = [one.path.name for one in lists]
-    more = ", ..." * (len(names) > _MOST_LISTS_TOLD)
-    told = ", ".join(names[:_MOST_LISTS_TOLD])
-    return [f"Other lists of its scans, not read: {told}{more}."] if names else []
+    return _doubted(guess, [*list_doubts(source, tree, chosen), *other_lists(lists[1:])])
 
 
 def _doubted(guess: Guess, sentences: Sequence[str]) -> Guess:
@@ -294,11 +284,6 @@ def _beside(root: Path) -> list[Guess]:
         for guess, ending in zip(guesses, endings, strict=True)
         if guess is not None
     ]
-
-
-def _as_yaml(name: str) -> str:
-    """In quotes only where YAML would take it for a number, a date or a truth."""
-    return name if yaml.safe_load(name) == name else quoted(name)
 
 
 def _name(root: Path) -> str:

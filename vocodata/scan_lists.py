@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vocodata.tree import Tree
 
 _MOST_LISTS, _MOST_BYTES = 64, 1 << 25
+_MOST_TOLD = 5
 _SECTIONS = ("training", "validation", "test")
 
 
@@ -116,6 +117,13 @@ def list_doubts(source: Source, tree: Tree, chosen: ScanList) -> list[str]:
             f"or labels, the first {first}."
         )
     return doubts
+
+
+def other_lists(lists: list[ScanList]) -> list[str]:
+    """A sentence for lists that are not read, if there are any."""
+    names = [one.path.name for one in lists]
+    told = ", ".join([*names[:_MOST_TOLD], *["..."] * (len(names) > _MOST_TOLD)])
+    return [f"Other lists of its scans, not read: {told}."] if names else []
 
 
 def _not_named(source: Source, tree: Tree, chosen: ScanList) -> list[Path]:

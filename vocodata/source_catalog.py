@@ -217,3 +217,8 @@ def quoted(text: str) -> str:
         return json.dumps(text, ensure_ascii=False)
     escaped = text.replace("'", "''")
     return f"'{escaped}'"
+
+
+def as_yaml(name: str) -> str:
+    """In quotes only where YAML would take it for a number, a date or a truth."""
+    return name if yaml.safe_load(name) == name else quoted(name)
