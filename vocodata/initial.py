@@ -196,8 +196,11 @@ def _listed(root: Path, tree: Tree, lists: list[ScanList]) -> Guess:
     chosen, source = lists[0], _source(root)
     labelled = sum(entry.labels is not None for entry in chosen.entries)
     count = len(chosen.entries)
-    guess = Guess(_name(root), root, "datalist", None, None, count, labelled, scans=chosen.path)
-    return _doubted(guess, [*list_doubts(source, tree, chosen), *other_lists(lists[1:])])
+    has_dicom = any(entry.is_dicom for entry in chosen.entries)
+    name = _DICOM_NAME if has_dicom else _name(root)
+    guess = Guess(name, root, "datalist", None, None, count, labelled, scans=chosen.path)
+    doubts = [*list_doubts(source, tree, chosen), *other_lists(lists[1:])]
+    return replace(_doubted(guess, doubts), has_dicom=has_dicom)
 
 
 def _doubted(guess: Guess, sentences: Sequence[str]) -> Guess:

@@ -13,6 +13,7 @@ FILES = {f"s/{n}.nii.gz": bytes(range(200)) for n in range(4)}
 FORMS = [kind for kind in KINDS if kind != "zips"]
 ENDINGS = {
     "zip": ".zip",
+    "zip64": ".zip",
     "tar": ".tar",
     "tar.gz": ".gz",
     "tar.xz": ".xz",

@@ -55,6 +55,8 @@ def test_each_subfolder_is_read_by_its_own_list(root, tmp_path):
         "hospital": ("datalist", 1),
         "other": ("auto", 1),
     }
+    # Its folders may be called after patients.
+    assert [name for name, guess in found.items() if guess.has_dicom] == ["hospital"]
     doubt = found["hospital"].doubt
     assert doubt.startswith("Not on the list, so not read: 1 files or DICOM folders")
     assert doubt.endswith("the first p1.")
