@@ -1,6 +1,6 @@
 """How far a process grows over one scan; a program of its own, so that nothing else is in it.
 
-    python measured_memory.py FORMAT KIND SLOPE LABELS X Y Z FOLDER
+    python -m tests.vocodata.measured_memory FORMAT KIND SLOPE LABELS X Y Z FOLDER
 
 FORMAT is nii.gz, leaning.nii.gz, nrrd or dicom; stored numbers of KIND (of 12 bits in DICOM) times
 SLOPE are HU.
@@ -16,8 +16,8 @@ import sys
 import nibabel as nib
 import numpy as np
 import SimpleITK
-from dicom_series import write_series
 
+from tests.vocodata.dicom_series import write_series
 from vocodata.discover import Scan
 from vocodata.ingest import predicted_bytes, process_scan
 from vocodata.presets import preset

@@ -22,7 +22,8 @@ from vocodata.memory import PROCESS_BYTES, limit_for, peak_bytes, room_bytes, us
 from vocodata.presets import preset
 from vocodata.readers import read_header
 
-PROGRAM = Path(__file__).with_name("measured_memory.py")
+PROGRAM = "tests.vocodata.measured_memory"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="reads /proc")
@@ -43,11 +44,11 @@ def test_what_is_measured_is_at_most_what_was_predicted_and_at_least_half(
     tmp_path, ending, kind, slope, labels, size
 ):
     how = map(str, (ending, kind, slope, labels, *size, tmp_path))
-    command = [sys.executable, str(PROGRAM), *how]
+    command = [sys.executable, "-m", PROGRAM, *how]
     # An allocator told to keep what is freed would have the memory before it is measured.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=120, env=clean
+        command, capture_output=True, text=True, check=False, timeout=120, env=clean, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
