@@ -146,7 +146,7 @@ def _spread(scans: Sequence[str], count: int) -> list[str]:
 
 
 def _sheet(store: Store, scan: str) -> Sheet:
-    row = store.row(scan)
+    row = store.brief_row(scan)
     size = " x ".join(map(str, row.shape_xyz))
     spacing = " x ".join(f"{side:.3g}" for side in row.source_spacing_mm)
     facts = f"{size} voxels; file {spacing} mm"

@@ -49,7 +49,7 @@ def thumbnails(store: Store, scan_id: str, *, pixels: int = 96) -> list[Thumbnai
         scan_id: Which scan.
         pixels: Longest side of a picture.
     """
-    row = store.row(scan_id)
+    row = store.brief_row(scan_id)
     size, (sx, sy, sz) = Size(*row.shape_xyz), row.spacing_mm
     width, depth, height = size.x * sx, size.y * sy, size.z * sz
     aspects = {"axial": width / depth, "coronal": width / height, "sagittal": depth / height}

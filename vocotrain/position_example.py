@@ -116,7 +116,7 @@ def _example(
 
 def _field_spacing(store: Store, scan: str, field_XYZ: tuple[int, ...]) -> Spacing:
     """Of the squeezed whole scan if that is the field, else of the scan."""
-    row = store.row(scan)
+    row = store.brief_row(scan)
     if row.field_affine is not None and row.field_shape_xyz == tuple(field_XYZ):
         return spacing_of(np.array(row.field_affine).reshape(4, 4))
     return store.info(scan).spacing_mm

@@ -72,12 +72,12 @@ class Columns:
             StoreError: A column cannot be read.
         """
         wanted = self.schema.names if names is None else list(names)
-        unread = [name for name in wanted if name not in self._known]
+        unread = [name for name in dict.fromkeys(wanted) if name not in self._known]
         if unread:
             kinds = pa.schema([self.schema.field(name) for name in unread])
-            table = self.unchecked(unread).cast(kinds)
+            table = self.unchecked(unread).select(unread).cast(kinds)
             self._known |= dict(zip(unread, table.columns, strict=True))
-        return pa.table({name: self._known[name] for name in wanted})
+        return pa.table([self._known[name] for name in wanted], names=wanted)
 
     def unchecked(self, names: Sequence[str]) -> pa.Table:
         """Columns as they lie in the file, also such as the schema does not have; not kept."""
