@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from vocodata.building import build
 from vocodata.hu_statistics import statistics_of, value_counts
 from vocodata.store import CatalogRow, open_store, verify
 from vocodata.store.catalog import ROW_DIGEST, catalog_rows, read_catalog
@@ -172,3 +173,10 @@ def test_counts_of_parts_add_up():
     parts = value_counts(hu[:3]) + value_counts(hu[3:])
     assert statistics_of(parts) == statistics_of(value_counts(hu))
     assert parts.sum() == hu.size
+
+
+def test_a_weight_that_the_manifest_changed_is_no_damage(make_sources, tmp_path):
+    build(make_sources(1), tmp_path / "ct.zarr", workers=0)
+    build(make_sources(1, weight=3.0), tmp_path / "ct.zarr", workers=0, resume=True)
+    assert open_store(tmp_path / "ct.zarr").info("btcv/case0").weight == 3.0
+    assert verify(tmp_path / "ct.zarr").ok
