@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from vocodata.errors import SchedulerError
@@ -131,7 +132,7 @@ def fetched_together(futures: list[Any], pool: Pool) -> dict[int, Any]:
     )
     try:
         got: dict[int, Any] = asked.result(LOOK_S)
-    except (TimeoutError, asyncio.CancelledError, OSError):
+    except (TimeoutError, CancelledError, OSError):
         asked.cancel()
         return {}
     return {number: result for number, result in got.items() if result is not None}
