@@ -25,8 +25,9 @@ Task = Callable[[Any, int], Any]
 
 DEATHS = 3
 """Workers that may die of a job before it is given up."""
-WINDOW = 4
-"""Futures in flight for each thread of a worker."""
+WINDOW = 8
+"""Futures in flight for each thread of a worker: with four, fewer end together, and Dask takes half
+as long again for each; a worker that dies takes along no more than this many."""
 
 
 class Lost(NamedTuple, Generic[Job]):
