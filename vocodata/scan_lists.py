@@ -113,8 +113,8 @@ def list_doubts(source: Source, tree: Tree, chosen: ScanList) -> list[str]:
     if rest:
         first = _below(rest[0], source.root)
         doubts.append(
-            f"Not on the list, so not read: {len(rest)} files or DICOM folders that may hold scans "
-            f"or labels, the first {first}."
+            f"Not on the list, so not read: {len(rest)} of the files and DICOM folders that may "
+            f"hold scans or labels, the first {first}."
         )
     return doubts
 

@@ -58,7 +58,7 @@ def test_each_subfolder_is_read_by_its_own_list(root, tmp_path):
     # Its folders may be called after patients.
     assert [name for name, guess in found.items() if guess.has_dicom] == ["hospital"]
     doubt = found["hospital"].doubt
-    assert doubt.startswith("Not on the list, so not read: 1 files or DICOM folders")
+    assert doubt.startswith("Not on the list, so not read: 1 of the files and DICOM folders")
     assert doubt.endswith("the first p1.")
 
 
@@ -71,7 +71,7 @@ def test_what_a_list_leaves_out_is_said(root, tmp_path):
     text = (tmp_path / "m.yaml").read_text()
     assert "Not there: 1 of the list's scans, the first imagesTr/gone.nii.gz." in text
     assert "Not read: its list test, of 1 scans." in text
-    assert "Not on the list, so not read: 3 files or DICOM folders that may hold" in text
+    assert "Not on the list, so not read: 3 of the files and DICOM folders that may hold" in text
     assert "scans or labels, the first imagesTr/img3.nii.gz." in text
 
 
