@@ -1,8 +1,10 @@
 """Gzip and plain files, read straight into one buffer, and never past a fault.
 
-ISA-L (the optional package `isal`) inflates about twice as fast as zlib. SimpleITK is faster still
-but returns a volume without a word when the gzip stream is cut short or its checksum is wrong, so
-it is not used here: a scan whose bytes are damaged must not become training data.
+ISA-L (the optional package `isal`) inflates more than twice as fast as zlib. libdeflate is a little
+faster, but its packages fill no array that is given: with glibc's defaults fresh memory costs more
+than it saves. SimpleITK is slower where it was measured (benchmarks/gunzip.py), and returns a
+volume without a word when the stream is cut short or its checksum is wrong: a scan whose bytes are
+damaged must not become training data.
 """
 
 from __future__ import annotations
