@@ -104,17 +104,21 @@ def list_doubts(source: Source, tree: Tree, chosen: ScanList) -> list[str]:
     """A sentence for each thing that a list leaves out."""
     away = [entry.image for entry in chosen.entries if not tree.exists(entry.image)]
     rest = _not_named(source, tree, chosen)
+
+    def first(path: Path) -> str:
+        # Folders of DICOM may be called after patients, and the sentence stands in a manifest.
+        is_hidden = source.hides_names(of_dicom=suffix_of(path) is None)
+        return "" if is_hidden else f", the first {_below(path, source.root)}"
+
     doubts = []
     if away:
-        first = _below(away[0], source.root)
-        doubts.append(f"Not there: {len(away)} of the list's scans, the first {first}.")
+        doubts.append(f"Not there: {len(away)} of the list's scans{first(away[0])}.")
     if chosen.tests:
         doubts.append(f"Not read: its list test, of {len(chosen.tests)} scans.")
     if rest:
-        first = _below(rest[0], source.root)
         doubts.append(
             f"Not on the list, so not read: {len(rest)} of the files and DICOM folders that may "
-            f"hold scans or labels, the first {first}."
+            f"hold scans or labels{first(rest[0])}."
         )
     return doubts
 

@@ -7,8 +7,9 @@ What a folder holds of a series is a scan, unless other folders hold slices of t
 - partly the same: a folder that has all of them stands; the others are scans that say why they
   cannot be put together, for which slices belong together would be a guess
 
-Slices are the same if their positions are; of objects with many frames, if the objects are. A
-series is of one study of one patient: slices that are of others are of another series.
+Slices are the same if their positions are. A series is of one study of one patient: slices that
+are of others are of another series. Scouts, and what has no position (objects with many frames,
+pictures of a screen), go with no other folder's slices.
 """
 
 from __future__ import annotations

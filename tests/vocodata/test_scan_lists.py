@@ -59,7 +59,7 @@ def test_each_subfolder_is_read_by_its_own_list(root, tmp_path):
     assert [name for name, guess in found.items() if guess.has_dicom] == ["hospital"]
     doubt = found["hospital"].doubt
     assert doubt.startswith("Not on the list, so not read: 1 of the files and DICOM folders")
-    assert doubt.endswith("the first p1.")
+    assert doubt.endswith("scans or labels.")
 
 
 def test_what_a_list_leaves_out_is_said(root, tmp_path):

@@ -1,6 +1,7 @@
 """Slices of one DICOM series in several folders are one scan, copies, or left out by name."""
 
 import dataclasses
+import io
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from tests.vocodata import test_discover
 from tests.vocodata.archives.test_archives import contents
-from tests.vocodata.dicom_series import GAP_MM, HU, rewrite, write_enhanced, write_series
+from tests.vocodata.dicom_series import GAP_MM, HU, dataset, rewrite, write_enhanced, write_series
 from tests.vocodata.packing import pack, write_zip
 from vocodata.archives import unpacked
 from vocodata.archives.tars import close_stream
@@ -16,7 +17,7 @@ from vocodata.building import build
 from vocodata.errors import REASONS, UnreadableScanError
 from vocodata.forecast import forecast_scan
 from vocodata.initial import guess_sources
-from vocodata.readers import read_header, read_volume
+from vocodata.readers import read_header, read_volume, slice_mark
 from vocodata.recipe import scan_recipe
 
 ALL = range(HU.shape[2])
@@ -202,16 +203,39 @@ def test_a_slice_that_never_arrived_does_not_shorten_a_series_of_two_folders(roo
     refused(scan, f"{name} does not start as a DICOM file", "corrupt_dicom")
 
 
-def test_objects_of_many_frames_are_the_same_if_their_name_is(root):
+def test_objects_of_many_frames_in_folders_of_their_own_are_scans_of_their_own(root):
     first = write_enhanced(root / "p1/a") / "enhanced.dcm"
     (root / "p1/b").mkdir()
     (root / "p1/b/copy.dcm").write_bytes(first.read_bytes())
     assert [scan.id for scan in scans(root)] == ["a/p1-a", "a/p1-b"]
     (root / "p1/b/copy.dcm").unlink()
-    write_enhanced(root / "p1/b", order=ALL[::2])
-    (scan,) = scans(root)
-    with pytest.raises(ValueError, match="Two slices in p1 lie at"):
-        voxels(scan)
+    write_enhanced(root / "p1/b")
+    assert [voxels(scan).shape for scan in scans(root)] == [HU.shape, HU.shape]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, {"ImagePositionPatient": None}]
+)
+def test_a_scout_or_a_picture_of_a_screen_in_another_folder_costs_no_scan(root, changes):
+    write_part(root / "p1/ct", ALL)
+    write_part(root / "p1/x", [0], **changes)
+    one, _ = scans(root)
+    assert (one.id, one.files) == ("a/p1-ct", ())
+    assert np.array_equal(voxels(one), HU)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_positions_that_python_hashes_alike_are_two(axis):
+    def mark(at_mm):
+        position = [0.0, 0.0, 0.0]
+        position[axis] = at_mm
+        file = io.BytesIO()
+        dataset(HU[:, :, 0], position).save_as(file)
+        return slice_mark(file.getvalue())
+
+    assert hash(-1.0) == hash(-2.0)
+    assert mark(-1.0).place != mark(-2.0).place
+    assert mark(-0.0).place == mark(0.0).place
 
 
 def test_what_makes_a_scan_out_of_folders_is_part_of_its_recipe(root):

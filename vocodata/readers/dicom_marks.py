@@ -13,6 +13,7 @@ from vocodata.readers.dicom_signs import SliceMark
 if TYPE_CHECKING:
     from pydicom.tag import BaseTag
 
+_IMAGE_TYPE: Final = 0x00080008
 _OBJECT: Final = 0x00080018
 _PATIENT: Final = 0x00100020
 _STUDY: Final = 0x0020000D
@@ -55,7 +56,11 @@ def _read(file: IO[bytes], last: int) -> SliceMark | None:
         return None
     if begun <= _SERIES:
         return SliceMark("")
-    owner = hash((_raw(dataset, _PATIENT), _raw(dataset, _STUDY)))
+    is_scout = b"LOCALIZER" in _raw(dataset, _IMAGE_TYPE).upper()
+    # Without a position, as objects with many frames and pictures of a screen are, it stands alone.
+    is_alone = begun > _POSITION and not _raw(dataset, _POSITION)
+    alone = _raw(dataset, _OBJECT) if is_alone else b""
+    owner = hash((_raw(dataset, _PATIENT), _raw(dataset, _STUDY), is_scout, alone))
     place = _place(dataset) if begun > _POSITION else 0
     return SliceMark(str(dataset.get("SeriesInstanceUID", "")), owner, place)
 
@@ -63,7 +68,9 @@ def _read(file: IO[bytes], last: int) -> SliceMark | None:
 def _place(dataset: Any) -> int:  # noqa: ANN401 (pydicom's fields are dynamic)
     position = _raw(dataset, _POSITION)
     if position:
-        return hash(tuple(round(float(text), _DIGITS_OF_MM) for text in position.split(b"\\")))
+        millimetres = [round(float(text), _DIGITS_OF_MM) + 0.0 for text in position.split(b"\\")]
+        # As a text: -1.0 and -2.0 have one hash in Python.
+        return hash(str(millimetres))
     name = _raw(dataset, _OBJECT)
     return hash(name) if name else 0
 

@@ -23,7 +23,8 @@ class SliceMark(NamedTuple):
 
     Attributes:
         series: SeriesInstanceUID; "" if it cannot be told.
-        owner: A number for the patient and the study.
+        owner: A number for the patient and the study, and for what no other folder's slices go
+            with: a scout, or an object without a position.
         place: A number for the slice's position, or for the object where the frames have their own;
             0 if it cannot be told. Both numbers mean nothing outside this process.
     """
