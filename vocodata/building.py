@@ -34,6 +34,7 @@ from vocodata.build_state import build_status as build_status
 from vocodata.discover import find_scans
 from vocodata.errors import SchedulerError, StoreError, StoreUnreachableError
 from vocodata.executor import run_dask, run_inline, usable_workers
+from vocodata.hu_steps import checked_step
 from vocodata.job import (
     Outcome,
     ScanJob,
@@ -53,13 +54,8 @@ from vocodata.progress import EventKind
 from vocodata.recipe import rules_digest
 from vocodata.signals import Stop, stop_on_signals
 from vocodata.store.atomic import sweep
-from vocodata.store.root import (
-    prove_accounting,
-    prune,
-    publish,
-    read_attributes,
-    store_path,
-)
+from vocodata.store.root import prove_accounting, prune, publish, read_attributes, store_path
+from vocodata.store.shard import codec_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -126,6 +122,9 @@ def build(
     if resume and overwrite:
         msg = "Both resume and overwrite are given; expected one of them."
         raise StoreError(msg)
+    # Before anything is overwritten.
+    codec = None if codec is None else codec_named(codec).name
+    step_hu = None if step_hu is None else checked_step(step_hu)
     with build_lock(root, path) as lock:
         is_fresh = prepare(root, path, resume=resume, overwrite=overwrite)
         salt.keep()

@@ -37,7 +37,7 @@ def checked_step(step_hu: int) -> int:
         known = ", ".join(map(str, STEPS_HU))
         msg = f"A step of {step_hu} HU is not known; expected one of {known}."
         raise StoreError(msg)
-    return step_hu
+    return STEPS_HU[STEPS_HU.index(step_hu)]
 
 
 def in_steps(volume: Volume, step_hu: int) -> Volume:

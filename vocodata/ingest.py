@@ -133,7 +133,8 @@ def process_scan(
             # No fault of the scan: something beside it is written, such as what is unpacked.
             msg = f"No room to process {scan.id}: {error.strerror}. Make room, and resume."
             raise DiskFullError(msg) from error
-        where = error.filename or scan.image
+        # Where an archive was unpacked to is nobody's business.
+        where = scan.image if scan.packed else error.filename or scan.image
         msg = f"{scan.id}: {where} cannot be read ({error.strerror or error})."
         raise UnreadableScanError(msg, code="unreadable") from error
 

@@ -83,12 +83,16 @@ def run_pass(
         submit(WINDOW * pool.threads), loop=pool.client.loop
     )
     for done in come(completed, pool, should_stop):
-        ended = [in_flight.pop(future.key) for future in done]
-        results = _results(done, pool, should_stop)
-        for future in done:
-            future.release()
+        together = fetched_together(done, pool)
         completed.update(submit(len(done)))
-        for job, result in zip(ended, results, strict=True):
+        # Those that are here come first: another may raise, or be long in coming.
+        late = [number for number in range(len(done)) if number not in together]
+        for number in (*together, *late):
+            future = done[number]
+            is_here = number in together
+            result = together[number] if is_here else _result(future, pool, should_stop)
+            job = in_flight.pop(future.key)
+            future.release()
             if isinstance(result, _Died):
                 held.suspects.append((job, result.deaths))
             elif isinstance(result, Needs):
@@ -158,15 +162,6 @@ class _Died(NamedTuple):
     """Stands for the result of a job whose worker died; others' schedulers try it again first."""
 
     deaths: int
-
-
-def _results(futures: list[Any], pool: Pool, should_stop: Callable[[], bool]) -> list[Any]:
-    """What the tasks returned, as `_result` has it."""
-    together = fetched_together(futures, pool)
-    return [
-        together[n] if n in together else _result(future, pool, should_stop)
-        for n, future in enumerate(futures)
-    ]
 
 
 def _result(future: Any, pool: Pool, should_stop: Callable[[], bool]) -> Any:  # noqa: ANN401 (whatever the task returns)

@@ -39,6 +39,8 @@ _DASK_SETTINGS: dict[str, Any] = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
     "distributed.admin.tick.limit": "1h",
+    # Scans of archives name each slice: on many workers they are larger than Dask thinks wise.
+    "distributed.admin.large-graph-warning-threshold": "1 GB",
     # What the scheduler remembers of tasks that are gone; nobody reads it here.
     "distributed.admin.low-level-log-length": 100,
     "distributed.admin.log-length": 1000,

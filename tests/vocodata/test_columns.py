@@ -3,13 +3,15 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from vocodata.curation_report import page_of
 from vocodata.duplicates import store_fingerprints
 from vocodata.errors import StoreError
 from vocodata.geometry import Size
-from vocodata.store import open_store
+from vocodata.store import open_store, verify
 from vocodata.store.catalog import (
     CATALOG_NAME,
     CATALOG_SCHEMA,
@@ -88,3 +90,27 @@ def test_a_file_cut_short_after_opening_is_told(built):
         file.truncate(100)
     with pytest.raises(StoreError, match="cannot be read"):
         store.catalog()
+
+
+def _is_sound(store):
+    try:
+        return verify(store).ok
+    except StoreError:
+        return False
+
+
+@pytest.mark.parametrize("name", ["catalog.parquet", "excluded.parquet"])
+def test_a_flipped_byte_anywhere_in_a_table_is_a_finding(built, name):
+    whole = (built / name).read_bytes()
+    for at in range(0, len(whole), max(1, len(whole) // 100)):
+        (built / name).write_bytes(whole[:at] + bytes([whole[at] ^ 0x80]) + whole[at + 1 :])
+        assert not _is_sound(built)
+
+
+def test_columns_of_other_types_are_told(built):
+    table = pq.read_table(built / CATALOG_NAME)
+    at = table.column_names.index("shape_xyz")
+    wrong = table.set_column(at, "shape_xyz", pa.array([[["x"]]] * table.num_rows))
+    pq.write_table(wrong, built / CATALOG_NAME)
+    with pytest.raises(StoreError, match="cannot be read"):
+        open_store(built).catalog()

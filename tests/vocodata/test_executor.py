@@ -82,6 +82,26 @@ def test_what_a_task_raises_ends_the_run():
         list(run_inline(task, range(20), should_stop=_never))
 
 
+def test_results_that_are_there_come_before_another_raises():
+    def task(job, _):
+        if job == 12:
+            msg = "no room"
+            raise ValueError(msg)
+        return job
+
+    results = []
+
+    def take():
+        for result in _run(task, range(40), workers=1):
+            results.append(result)
+            # Others end meanwhile, the one that raises among them.
+            time.sleep(0.02)
+
+    with pytest.raises(ValueError, match="no room"):
+        take()
+    assert set(range(12)) <= set(results)
+
+
 def test_jobs_are_taken_as_they_are_needed():
     pulled = []
 

@@ -14,7 +14,7 @@ from vocodata.discover import find_scans
 from vocodata.errors import StoreError
 from vocodata.forecast import expect, forecast_build
 from vocodata.geometry import Volume
-from vocodata.hu_steps import STEPS_HU, in_steps
+from vocodata.hu_steps import STEPS_HU, checked_step, in_steps
 from vocodata.ingest import scan_stats
 from vocodata.leaks import find_leaks
 from vocodata.ledger import Ledger
@@ -170,6 +170,14 @@ def test_an_unknown_step_is_refused_before_anything_is_noted(make_sources, tmp_p
         forecast_build(load_manifest(manifest), tmp_path / "ct.zarr", step_hu=8)
     build(manifest, tmp_path / "ct.zarr", workers=0, resume=True)
     assert build_status(tmp_path / "ct.zarr")["step_hu"] == 1
+    for wrong in ({"step_hu": 3}, {"codec": "gzip"}):
+        with pytest.raises(StoreError, match="is not known"):
+            build(manifest, tmp_path / "ct.zarr", workers=0, overwrite=True, **wrong)
+    assert len(open_store(tmp_path / "ct.zarr")) == 1
+
+
+def test_what_equals_a_step_is_that_step():
+    assert [type(checked_step(step)) for step in (True, 2.0, 4)] == [int] * 3
 
 
 def _as_it_was_written_before_steps(store):

@@ -132,6 +132,7 @@ def test_of_an_older_build_too_the_voxels_are_compared(built, column):
         ("shape_xyz", [20, None, 20]),
         ("shape_xyz", [2**60, 2**60, 2**60]),
         ("shape_xyz", [-1, 3, 4]),
+        ("shape_xyz", [10**6] * 3),
         ("affine", [1.0]),
         ("digest", None),
         ("label_digest", None),
@@ -148,7 +149,9 @@ def test_a_row_that_is_none_is_a_finding_and_hides_no_other(built, column, value
     assert verify(built).scans_checked == 6
 
 
-@pytest.mark.parametrize("scan", ["no-folder", "../case1", "btcv/..", None])
+@pytest.mark.parametrize(
+    "scan", ["no-folder", "../case1", "btcv/..", "a" * 400, "btcv/" + "a" * 400, None]
+)
 def test_an_id_that_is_no_folder_is_a_finding(built, scan):
     _change(built, "btcv/case1", "id", scan)
     report = verify(built)

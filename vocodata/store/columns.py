@@ -48,7 +48,7 @@ class Columns:
             is_remote = isinstance(path, RemotePath)
             self._source = pa.BufferReader(path.read_bytes()) if is_remote else pa.OSFile(str(path))
             self._metadata = pq.ParquetFile(self._source).metadata
-        self._there = frozenset(self._metadata.schema.to_arrow_schema().names)
+            self._there = frozenset(self._metadata.schema.to_arrow_schema().names)
         missing = [name for name in schema.names if name not in {*self._there, *unsaid}]
         if missing:
             msg = (
@@ -75,7 +75,8 @@ class Columns:
         unread = [name for name in dict.fromkeys(wanted) if name not in self._known]
         if unread:
             kinds = pa.schema([self.schema.field(name) for name in unread])
-            table = self.unchecked(unread).select(unread).cast(kinds)
+            with self._reading():
+                table = self.unchecked(unread).select(unread).cast(kinds)
             self._known |= dict(zip(unread, table.columns, strict=True))
         return pa.table([self._known[name] for name in wanted], names=wanted)
 
@@ -84,6 +85,8 @@ class Columns:
         there = [name for name in names if name in self._there or name not in self._unsaid]
         with self._reading():
             table = pq.ParquetFile(self._source, metadata=self._metadata).read(there)
+            # Arrow takes texts as they are; Python fails at what is no UTF-8.
+            table.validate(full=True)
         for at, name in enumerate(names):
             if name not in there:
                 values = pa.repeat(pa.scalar(self._unsaid[name]), len(self))
@@ -100,7 +103,7 @@ class Columns:
                 "finished. Build again with --resume."
             )
             raise StoreError(msg) from error
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, KeyError, OSError, UnicodeDecodeError) as error:
             msg = (
                 f"{self.path} cannot be read ({error}). Build again with --resume, or restore the "
                 "file."

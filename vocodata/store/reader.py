@@ -115,7 +115,9 @@ class ShardReader:
     def _read_index(self) -> ShardIndex:
         grid = chunk_grid(self.shape_XYZ[::-1])
         shard_bytes = os.fstat(self.descriptor).st_size
-        tail = os.pread(self.descriptor, grid.index_bytes, max(0, shard_bytes - grid.index_bytes))
+        # Never more than there is: a wrong shape may ask for more than any memory.
+        most = min(grid.index_bytes, shard_bytes)
+        tail = os.pread(self.descriptor, most, shard_bytes - most)
         try:
             return parse_index(tail, grid, shard_bytes=shard_bytes)
         except StoreError as error:

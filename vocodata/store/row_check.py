@@ -69,7 +69,7 @@ def read_rows(columns: Columns) -> ReadRows:
     """
     records = columns.table().to_pylist()
     is_digested = ROW_DIGEST in columns
-    recorded = columns.unchecked([ROW_DIGEST])[ROW_DIGEST].to_pylist() if is_digested else []
+    digests = columns.unchecked([ROW_DIGEST]).column(0).to_pylist() if is_digested else []
     rows, problems, whole = [], [], hashlib.sha256()
     for at, record in enumerate(records):
         scan = str(record["id"] or "")
@@ -83,7 +83,7 @@ def read_rows(columns: Columns) -> ReadRows:
             whole.update(b"unreadable")
             continue
         whole.update(line)
-        if is_digested and hashlib.sha256(line).hexdigest() != recorded[at]:
+        if is_digested and hashlib.sha256(line).hexdigest() != digests[at]:
             detail = (
                 "The catalogue's row is not as its build wrote it. A build with --resume mends it."
             )

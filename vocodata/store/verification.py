@@ -7,6 +7,7 @@ counts add up. Deep: also every shard's digest, every chunk's checksum and its d
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -147,10 +148,29 @@ def _root_problems(store: Store, ids: list[str]) -> Iterator[Problem]:
             yield Problem("", "digest_mismatch", detail)
     for folder in group_folders(root, sorted({scan.split("/")[0] for scan in ids})):
         path = folder / DOCUMENT
-        if not path.is_file():
+        if not _is_file(path):
             yield Problem("", "missing_metadata", f"{path} is missing.")
         elif path.read_bytes() != document_bytes(group_document()):
             yield Problem("", "metadata_mismatch", f"{path} is not that of a group of scans.")
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where its name is too long for any, as a wrong row has it."""
+    try:
+        return sorted(folder.rglob("*"))
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return []
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
 
 
 def _stray_problems(root: Path, known: set[str]) -> Iterator[Problem]:
@@ -182,7 +202,7 @@ def _document_problems(root: Path, row: CatalogRow) -> Iterator[Problem]:
     older = scan_documents(row, with_measures=False)
     for place, document in documents.items():
         path = folder / place
-        if not path.is_file():
+        if not _is_file(path):
             yield Problem(row.id, "missing_metadata", f"{path} is missing.")
             continue
         found = path.read_bytes()
@@ -192,7 +212,7 @@ def _document_problems(root: Path, row: CatalogRow) -> Iterator[Problem]:
             yield Problem(row.id, "metadata_mismatch", detail)
     expected = {folder / place for place in documents}
     expected |= {folder / record.place for record in shard_records(row)}
-    for path in sorted(folder.rglob("*")):
+    for path in _files_below(folder):
         if path.is_file() and path not in expected and ".tmp-" not in path.name:
             yield Problem(row.id, "stray_file", f"{path} does not belong to the scan.")
 
@@ -201,7 +221,7 @@ def _shard_problems(
     root: Path, row: CatalogRow, record: ShardRecord, *, deep: bool
 ) -> Iterator[Problem]:
     path = scan_folder(root, row.id) / record.place
-    if not path.is_file():
+    if not _is_file(path):
         yield Problem(row.id, "missing_shard", f"{path} is missing.")
         return
     size = path.stat().st_size

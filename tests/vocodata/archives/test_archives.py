@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 import tempfile
+import zipfile
 import zlib
 
 import numpy as np
@@ -23,8 +24,10 @@ from vocodata.archives.tars import close_stream
 from vocodata.building import build
 from vocodata.discover import find_scans
 from vocodata.errors import DiskFullError, ManifestError, VocoDataError
+from vocodata.ingest import process_scan
 from vocodata.manifest import load_manifest
 from vocodata.plan import make_plan, predict_size
+from vocodata.presets import preset
 from vocodata.readers import read_header, read_volume
 from vocodata.recipe import scan_recipe
 
@@ -403,3 +406,15 @@ def test_labels_that_are_missing_or_unreadable_in_the_archive_are_refused(tmp_pa
     gone, scan = scans(path, layout="datalist", scans="l.json")
     refused(scan, "labels_unreadable", "is encrypted")
     refused(gone, "file_missing", "is not in the archive")
+
+
+def test_a_member_that_lies_below_a_file_tells_no_path_of_this_machine(tmp_path):
+    write_series(tmp_path / "s")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number, path in enumerate(sorted((tmp_path / "s").iterdir())):
+            name = "p/s/0.dcm" + f"/{number}.dcm" * (number > 0)
+            archive.write(path, name)
+    (scan,) = scans(tmp_path / "a.zip")
+    with pytest.raises(VocoDataError) as caught:
+        process_scan(scan, preset("demo"), scratch=tmp_path / "scratch-of-17")
+    assert "scratch" not in caught.value.detail
