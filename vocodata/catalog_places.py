@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from vocodata.archives.parts import find_parts, first_parts, names_in, open_parts
+from vocodata.archives.joined import open_parts
+from vocodata.archives.parts import find_parts, first_parts, names_in
 from vocodata.errors import ManifestError
 from vocodata.tree import open_tree
 

@@ -10,6 +10,12 @@ import zipfile
 KINDS = ["zip", "tar", "tar.gz", "tar.xz", "zip.001", "tar.001", "z01", "pieces", "zips", "zip64"]
 
 
+def contents(folder):
+    """All files below a folder, by name, as `pack` takes them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
 def pack(files, folder, kind):
     """Pack {name: bytes} as `kind` into `folder`; the root that a manifest names."""
     folder.mkdir(parents=True, exist_ok=True)

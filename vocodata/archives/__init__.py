@@ -4,7 +4,8 @@ An archive is listed once, when scans are looked for. A scan then carries the me
 of, each with its place in the archive, so that a worker reads those bytes and no others. They are
 unpacked one scan at a time to a folder that goes when the scan is done.
 
-    parts.py    which files are parts of one archive, and one stream over them
+    parts.py    which files are parts of one archive
+    joined.py   one stream over them
     members.py  the values: Archive, Member, Packed; which member names are safe
     zips.py     the list of a zip, and one member's bytes, proved by length and CRC
     tars.py     the same of a tar, plain or compressed

@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import IO, TYPE_CHECKING, Literal
 
+from vocodata.archives.joined import open_parts
 from vocodata.archives.members import Archive, Member, checked
-from vocodata.archives.parts import find_parts, open_parts
+from vocodata.archives.parts import find_parts
 from vocodata.archives.tars import inflating, list_tar
 from vocodata.archives.zips import list_zip
 from vocodata.errors import ManifestError

@@ -1,4 +1,4 @@
-"""Which files are one archive, and one stream over them.
+"""Which files are one archive.
 
 Known are `x.zip.001, x.zip.002, ...` (also of tar), `x.z01, ..., x.zip` (a zip that knows of its
 parts), and raw pieces whose names only differ at the end, joined in lexical order: no ending tells
@@ -7,24 +7,18 @@ what they are, so the first of them must begin as an archive does, and the secon
 
 from __future__ import annotations
 
-import io
 import os
 import re
-from bisect import bisect_right
-from itertools import accumulate
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from vocodata.errors import ManifestError, RemoteError
 from vocodata.readers import is_file_name
-from vocodata.remote.objects import children
+from vocodata.remote.objects import AT_ONCE, children, many
 from vocodata.remote.path import RemotePath
-from vocodata.remote.ranged_file import RangedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-
-    from typing_extensions import Buffer
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _BESIDE = {".txt", ".md", ".json", ".csv", ".tsv", ".pdf", ".xlsx", ".html", ".sha256", ".md5"}
@@ -39,7 +33,8 @@ def find_parts(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:
 
     Args:
         root: An archive, its first part or piece, its name without `.001`, or a folder that holds
-            nothing but archives, or their parts or pieces (and texts).
+            nothing but archives, or their parts or pieces (and texts). A web server does not list,
+            so there it is an archive, or one of numbered parts, which are asked for by name.
 
     Returns:
         Nothing if the root is a folder of other things.
@@ -48,7 +43,7 @@ def find_parts(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:
         ManifestError: A part is missing between others.
     """
     if isinstance(root, RemotePath) and root.scheme != "s3":
-        return [(root, (root,))] if root.name.lower().endswith(SUFFIXES) else []
+        return _of_web_server(root)
     if root.is_file():
         numbered = _NUMBERED.fullmatch(root.name)
         if numbered:
@@ -58,11 +53,6 @@ def find_parts(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:
         return _of_folder(root)
     parts = _numbered(root)
     return [(root, parts)] if parts else []
-
-
-def open_parts(parts: Sequence[Path], *, buffer_bytes: int = 1 << 18) -> IO[bytes]:
-    """One stream over the parts, which can seek; of remote parts, each buffer is one request."""
-    return cast("IO[bytes]", io.BufferedReader(_Joined(parts), buffer_bytes))
 
 
 def is_archive_name(name: str) -> bool:
@@ -109,6 +99,46 @@ def find_pieces(
             alike.setdefault(stem, []).append(file)
     groups = [group for group in alike.values() if len(group) > 1 and may_be(group[0])]
     return [tuple(group) for group in groups if _are_pieces(group)]
+
+
+def _of_web_server(root: RemotePath) -> list[tuple[Path, tuple[Path, ...]]]:
+    numbered = _NUMBERED.fullmatch(root.name)
+    whole = root.with_name(numbered[1]) if numbered else root
+    if not whole.name.lower().endswith(SUFFIXES):
+        return []
+    if numbered is None and _is_there(root):
+        is_zip = root.suffix.lower() == ".zip"
+        return [(root, (*(_asked_for(root, f"{root.stem}.z", 2, 1) if is_zip else ()), root))]
+    digits = numbered[2] if numbered else "001"
+    parts = _asked_for(whole, f"{whole.name}.", len(digits), min(1, int(digits)))
+    return [(root, parts or (root,))]
+
+
+def _asked_for(whole: RemotePath, stem: str, digits: int, first: int) -> tuple[Path, ...]:
+    """Files beside an archive that are called like its parts, some at a time, until one is not."""
+    found: list[Path] = []
+    while True:
+        begin = first + len(found)
+        paths = [whole.with_name(f"{stem}{n:0{digits}}") for n in range(begin, begin + AT_ONCE)]
+        there = many(_is_there, paths)
+        count = there.index(False) if False in there else len(there)
+        if any(there[count:]):
+            raise _missing_part(
+                whole, begin + count, first, begin + len(there) - 1 - there[::-1].index(True)
+            )
+        found += paths[:count]
+        if count < len(there):
+            return tuple(found)
+
+
+def _is_there(path: RemotePath) -> bool:
+    try:
+        return path.is_file()
+    except RemoteError:
+        # What signs one file often forbids all others, there or not.
+        if path.access.query:
+            return False
+        raise
 
 
 def _of_folder(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:
@@ -214,60 +244,13 @@ def _in_a_row(whole: Path, pattern: str, last: tuple[Path, ...]) -> tuple[Path, 
         return last
     missing = sorted(set(range(min(number) and 1, max(number) + 1)) - set(number))
     if missing:
-        msg = (
-            f"{whole}: part {missing[0]} is missing of parts {min(number)} to {max(number)}; "
-            "expected all of them beside each other. Fetch it."
-        )
-        raise ManifestError(msg)
+        raise _missing_part(whole, missing[0], min(number), max(number))
     return (*(number[n] for n in sorted(number)), *last)
 
 
-class _Joined(io.RawIOBase):
-    """Files as if they were one."""
-
-    def __init__(self, parts: Sequence[Path]) -> None:
-        super().__init__()
-        sizes = [part.stat().st_size for part in parts]
-        self._parts = list(parts)
-        self._ends = list(accumulate(sizes))
-        self._at = 0
-        self._open: tuple[int, io.RawIOBase] | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._ends[-1]}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        index = bisect_right(self._ends, self._at)
-        if index == len(self._ends):
-            return 0
-        begins = self._ends[index - 1] if index else 0
-        if self._open is None or self._open[0] != index:
-            self.release()
-            part = self._parts[index]
-            opened = RangedFile(part) if isinstance(part, RemotePath) else io.FileIO(part)
-            self._open = (index, opened)
-        file = self._open[1]
-        file.seek(self._at - begins)
-        count = int(file.readinto(buffer) or 0)
-        self._at += count
-        return count
-
-    def release(self) -> None:
-        if self._open is not None:
-            self._open[1].close()
-            self._open = None
-
-    def close(self) -> None:
-        self.release()
-        super().close()
+def _missing_part(whole: Path, part: int, first: int, last: int) -> ManifestError:
+    msg = (
+        f"{whole}: part {part} is missing of parts {first} to {last}; expected all of them beside "
+        "each other. Fetch it."
+    )
+    return ManifestError(msg)

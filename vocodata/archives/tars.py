@@ -17,8 +17,8 @@ import zlib
 from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any
 
+from vocodata.archives.joined import open_parts
 from vocodata.archives.members import Archive, Member, safe_path
-from vocodata.archives.parts import open_parts
 from vocodata.errors import ManifestError, UnreadableScanError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from vocodata.archives import members as limits
-from vocodata.archives.parts import open_parts
+from vocodata.archives.joined import open_parts
 from vocodata.archives.tars import read_stream_member, read_tar_member
 from vocodata.archives.zips import read_zip_member
 from vocodata.errors import REASONS, DiskFullError, UnreadableScanError, VocoDataError

@@ -10,6 +10,7 @@ import hashlib
 import http.client
 import logging
 import socket
+import ssl
 import time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -31,7 +32,10 @@ _PASSING_CODES = frozenset(
     }
 )  # fmt: skip
 _FINAL = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError)
-_CUT_OFF = (TimeoutError, ConnectionError, http.client.HTTPException)
+_CUT_OFF = (
+    *(TimeoutError, ConnectionError, http.client.HTTPException),
+    *(ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError),
+)
 
 
 def wait_s(attempt: int, key: str) -> float:

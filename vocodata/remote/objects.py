@@ -6,6 +6,7 @@ sentence that names the place and holds no secret.
 
 from __future__ import annotations
 
+import ssl
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -160,10 +161,13 @@ def _asked(action: Callable[[], T], path: RemotePath, what: str) -> T:
         raise RemoteError(msg) from None
     except (OSError, HTTPException) as error:
         tries = f" after {ATTEMPTS} attempts" if may_pass(error) else ""
-        msg = (
-            f"{path}: the server does not let us {what} it{tries} ({_words(error)}). Look at the "
-            "network and the address, then try again."
-        )
+        advice = "Look at the network and the address, then try again."
+        if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+            advice = (
+                "Nobody known here vouches for its certificate. If it is of your house, name the "
+                "file of its authority: SSL_CERT_FILE=/path/authority.pem."
+            )
+        msg = f"{path}: the server does not let us {what} it{tries} ({_words(error)}). {advice}"
         raise RemoteError(msg) from None
 
 

@@ -15,11 +15,20 @@ from hypothesis import strategies as st
 
 from tests.vocodata.conftest import write_sources
 from tests.vocodata.dicom_series import HU, write_series
-from tests.vocodata.packing import KINDS, pack, patch_list, write_tar, write_zip, zip_with_the_tool
+from tests.vocodata.packing import (
+    KINDS,
+    contents,
+    pack,
+    patch_list,
+    write_tar,
+    write_zip,
+    zip_with_the_tool,
+)
 from vocodata.archives import members as limits
 from vocodata.archives import unpacked
+from vocodata.archives.joined import open_parts
 from vocodata.archives.members import safe_path
-from vocodata.archives.parts import find_parts, open_parts
+from vocodata.archives.parts import find_parts
 from vocodata.archives.tars import close_stream
 from vocodata.building import build
 from vocodata.discover import find_scans
@@ -36,11 +45,6 @@ from vocodata.recipe import scan_recipe
 def _no_open_stream():
     yield
     close_stream()
-
-
-def contents(folder):
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def scans(root, **keys):

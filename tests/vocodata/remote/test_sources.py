@@ -11,7 +11,9 @@ import pytest
 
 from tests.vocodata.conftest import write_sources
 from tests.vocodata.dicom_series import dataset
+from tests.vocodata.packing import contents, pack
 from vococli.main import main
+from vocodata.archives.parts import find_parts
 from vocodata.building import build
 from vocodata.discover import find_scans
 from vocodata.errors import ManifestError, RemoteError
@@ -334,3 +336,38 @@ def test_a_compressed_tar_holds_its_own_list(tmp_path, local):
         _manifest(tmp_path, tmp_path / "btcv.tar.gz", **keys), tmp_path / "ct.zarr", workers=0
     )
     assert (report.stored, report.excluded) == (2, {})
+
+
+@pytest.mark.parametrize("kind", ["zip.001", "tar.001", "z01"])
+def test_parts_of_an_archive_on_a_web_server_are_asked_for_by_name(tmp_path, local, web, kind):
+    root = pack(contents(local[0]), web.folder, kind)
+    for name in {root.name, root.name.removesuffix(".001")}:
+        manifest = _manifest(tmp_path, f"{web.url}/{name}", **GLOB)
+        assert build(manifest, tmp_path / f"{name}.zarr", workers=0).digest == local[1].digest
+
+
+def test_a_part_that_a_web_server_does_not_have_is_named(tmp_path, local, web):
+    root = pack(contents(local[0]), web.folder, "zip.001")
+    manifest = load_manifest(_manifest(tmp_path, f"{web.url}/{root.name}", **GLOB))
+    root.with_name("all.zip.003").unlink()
+    with pytest.raises(ManifestError, match=r"all\.zip: part 3 is missing of parts 1 to 5"):
+        find_scans(manifest)
+    root.unlink()
+    with pytest.raises(ManifestError, match=r"all\.zip: part 1 is missing of parts 1 to 5"):
+        find_scans(manifest)
+
+
+def test_more_parts_than_are_asked_for_at_once_are_all_found(web):
+    for number in range(1, 2 * objects.AT_ONCE + 2):
+        (web.folder / f"x.tar.{number:03}").write_bytes(b"x")
+    ((_, parts),) = find_parts(as_path(f"{web.url}/x.tar"))
+    assert [part.name for part in parts] == [f"x.tar.{n:03}" for n in range(1, 34)]
+
+
+def test_a_signature_that_is_good_for_one_file_forbids_no_archive(tmp_path, local, web):
+    root = pack(contents(local[0]), web.folder, "zip")
+    web.forbidden.add("/all.z01")
+    manifest = _manifest(tmp_path, f"{web.url}/{root.name}?sig=c0ffee", **GLOB)
+    assert build(manifest, tmp_path / "ct.zarr", workers=0).digest == local[1].digest
+    with pytest.raises(RemoteError, match="does not allow"):
+        find_parts(as_path(f"{web.url}/{root.name}"))
