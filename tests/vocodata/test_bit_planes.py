@@ -4,17 +4,20 @@ import numpy as np
 import pytest
 from numba import njit
 
-from vocodata.store import bit_planes, vectors
+from vocodata.store import vectors
 from vocodata.store.bit_planes import (
     BITS,
     BLOCK_VOX,
     PLANE_BYTES,
     cost_of_bits,
     cost_of_bytes,
+    foretold_bytes,
+    is_matchless,
     merge_planes,
     noisy_planes,
     split_planes,
 )
+from vocodata.store.blosc_chunk import COMPRESSORS
 
 RNG = np.random.default_rng(4)
 BYTES = RNG.integers(0, 256, (2, BLOCK_VOX)).astype(np.uint8)
@@ -85,9 +88,28 @@ def test_noise_is_told_from_what_neighbours_share():
 def test_what_need_not_be_undone_costs_its_bytes():
     assert cost_of_bytes(BLOCK_VOX) == BLOCK_VOX
     assert 12_500 < cost_of_bytes(12_000) < 13_500
-    raw, size = 10_240, 13_000
-    assert cost_of_bits(size, raw, False) < cost_of_bits(size, raw, True)
-    assert cost_of_bits(BLOCK_VOX, raw, True) < BLOCK_VOX
-    assert cost_of_bits(BLOCK_VOX, raw, True) == cost_of_bits(BLOCK_VOX, raw, False)
-    assert bit_planes.may_be_plain(13_000, raw)
-    assert not bit_planes.may_be_plain(11_000, raw)
+    assert 13_000 < cost_of_bits(13_000, 10_240) < cost_of_bits(13_000, 0)
+    assert cost_of_bits(BLOCK_VOX, 10_240) < BLOCK_VOX
+
+
+def test_what_bytes_take_is_foretold_where_nothing_matches():
+    compress = COMPRESSORS["zstd"].low
+    smooth = 100 + 20 * np.sin(np.arange(BLOCK_VOX) / 300)
+    for width, is_raw in [(1, False), (4, False), (12, False), (60, True)]:
+        noise = RNG.normal(0, width, BLOCK_VOX)
+        plane = (smooth + noise).round().astype(np.int64).astype(np.uint8)
+        bits = split(plane[None])[0]
+        assert is_matchless(bits, noisy_planes(bits) * PLANE_BYTES) == (width > 1)
+        if is_raw:
+            assert foretold_bytes(plane) == BLOCK_VOX
+            assert len(compress(plane)) > 0.95 * BLOCK_VOX
+        else:
+            assert width == 1 or abs(foretold_bytes(plane) - len(compress(plane))) < 100
+
+
+def test_a_part_of_one_value_is_a_match():
+    plane = RNG.integers(0, 256, BLOCK_VOX).astype(np.uint8)
+    plane[: BLOCK_VOX // 10] = 7
+    bits = split(plane[None])[0]
+    assert noisy_planes(bits) == BITS
+    assert not is_matchless(bits, BITS * PLANE_BYTES)

@@ -258,7 +258,7 @@ def test_chunks_as_blosc_writes_them_read_the_same(
 
 @pytest.fixture(scope="module", params=["zstd", "zstd in bits", "lz4"])
 def one_chunk(request, tmp_path_factory):
-    data = np.random.default_rng(2).normal(40, 25, (32, 32, 32))
+    data = np.random.default_rng(2).normal(40, 10, (32, 32, 32))
     if request.param == "zstd in bits":
         for axis in range(3):
             data = np.roll(data, 1, axis) + data

@@ -32,12 +32,14 @@ from vocodata.store.bit_planes import (
     DOUBTFUL_BYTES,
     HIGH_DOUBTFUL_BYTES,
     PLANE_BYTES,
+    WORTHWHILE_SHARE,
     cost_of_bits,
     cost_of_bytes,
     cost_of_high_bits,
     cost_of_high_bytes,
     entropy_bytes,
-    may_be_plain,
+    foretold_bytes,
+    is_matchless,
     noisy_planes,
     split_planes,
 )
@@ -60,10 +62,6 @@ SHUFFLED, COPIED, BIT_SHUFFLED, UNPARTED = 0x01, 0x02, 0x04, 0x10
 block are one stream."""
 FORMAT_SHIFT = 5
 """The high bits of the flags are the format of the streams."""
-WORTHWHILE_SHARE = 0.97
-"""Share of its plane that a stream may take. The low bytes of noise shrink by a few hundredths, and
-to undo that is half of reading a chunk: left as they are, real scans grow by 0.2 % at most (noise
-of one width by up to 2.4 %) and are read in 0.85 to 0.95 of the time."""
 
 
 FRAME_START = b"\x28\xb5\x2f\xfd\x60"
@@ -78,12 +76,10 @@ class BitsCompressor(NamedTuple):
 
     Attributes:
         low: Compresses those of low bytes that are no noise.
-        plain: The same without codes.
         high: Compresses those of high bytes.
     """
 
     low: Compress
-    plain: Compress
     high: Compress
 
 
@@ -187,20 +183,18 @@ def _dearer_low(
     bits: BitsCompressor,
 ) -> int:
     """What a block's low bytes cost more in bits."""
-    in_bytes = cost_of_bytes(len(_stream(planes_PV[0], compressor.low)))
-    return _bits_stream(bits_PV[0], bits)[1] - in_bytes
+    stream, raw_bytes = _bits_stream(bits_PV[0], bits)
+    if is_matchless(bits_PV[0], raw_bytes):
+        in_bytes = foretold_bytes(planes_PV[0])
+    else:
+        in_bytes = len(_stream(planes_PV[0], compressor.low))
+    return cost_of_bits(len(stream), raw_bytes) - cost_of_bytes(in_bytes)
 
 
 def _bits_stream(bits_V: NDArray[np.uint8], bits: BitsCompressor) -> tuple[bytes, int]:
-    """Bits of low bytes as a stream, and what it costs."""
+    """Bits of low bytes as a stream, and how many of them are noise."""
     raw_bytes = noisy_planes(bits_V) * PLANE_BYTES
-    stream = _behind_noise(bits_V, raw_bytes, bits.low)
-    cost = cost_of_bits(len(stream), raw_bytes, True)  # noqa: FBT003 (compiled)
-    if native.HAS_ENCODER and may_be_plain(len(stream), raw_bytes):
-        plain = _behind_noise(bits_V, raw_bytes, bits.plain)
-        if cost_of_bits(len(plain), raw_bytes, False) < cost:  # noqa: FBT003 (compiled)
-            return plain, cost_of_bits(len(plain), raw_bytes, False)  # noqa: FBT003 (compiled)
-    return stream, cost
+    return _behind_noise(bits_V, raw_bytes, bits.low), raw_bytes
 
 
 def _behind_noise(bits_V: NDArray[np.uint8], raw_bytes: int, compress: Compress) -> bytes:
@@ -251,14 +245,12 @@ class ZstdContexts(NamedTuple):
 
     low: int
     high: int
-    low_bits: int
-    plain_bits: int
     high_bits: int
 
 
 def zstd_contexts() -> ZstdContexts:
     """Those of this thread."""
-    settings = (LOW_BYTES, HIGH_BYTES, LOW_BYTES, PLAIN_BITS, HIGH_BITS)
+    settings = (LOW_BYTES, HIGH_BYTES, HIGH_BITS)
     return ZstdContexts(*(_encoder(each).address for each in settings))
 
 
@@ -288,10 +280,9 @@ def _lz4(encoder: bytes, level: int) -> Compress:
 
 LZ4_FORMAT, ZSTD_FORMAT = 1, 4
 LOW_BYTES = native.ZstdSettings(1, strategy=1, min_match=7, search_log=1, table_log=12)
-PLAIN_BITS = LOW_BYTES._replace(is_plain=True)
 HIGH_BYTES = native.ZstdSettings(5, strategy=4, min_match=6, search_log=3, table_log=12)
 HIGH_BITS = native.ZstdSettings(5, strategy=2, min_match=7, search_log=1, table_log=12)
-_BITS = BitsCompressor(_zstd(LOW_BYTES), _zstd(PLAIN_BITS), _zstd(HIGH_BITS))
+_BITS = BitsCompressor(_zstd(LOW_BYTES), _zstd(HIGH_BITS))
 COMPRESSORS = {
     "zstd": Compressor(ZSTD_FORMAT, _zstd(LOW_BYTES), _zstd(HIGH_BYTES), _BITS),
     "lz4": Compressor(LZ4_FORMAT, _lz4(b"lz4", 9), _lz4(b"lz4hc", 5)),

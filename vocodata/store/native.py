@@ -82,7 +82,6 @@ class ZstdSettings(NamedTuple):
         min_match: Bytes of the shortest match that is looked for.
         search_log: Two to this power of candidates are looked at.
         table_log: Two to this power of places are remembered.
-        is_plain: Whether bytes that match nothing are left as they are, without Huffman codes.
     """
 
     level: int
@@ -90,14 +89,10 @@ class ZstdSettings(NamedTuple):
     min_match: int
     search_log: int
     table_log: int
-    is_plain: bool = False
 
 
 # ZSTD_c_windowLog and so on, part of the stable interface since zstd 1.4.
 _WINDOW_LOG, _HASH_LOG, _CHAIN_LOG, _SEARCH_LOG, _MIN_MATCH, _TARGET, _STRATEGY = range(101, 108)
-# ZSTD_c_literalCompressionMode: not in the stable interface, 1002 in every release since 1.3.8. A
-# library that knows better keeps its codes, which any decoder undoes.
-_LITERALS, _AS_THEY_ARE = 1002, 2
 
 
 class ZstdEncoder:
@@ -134,8 +129,6 @@ class ZstdEncoder:
             *((_TARGET, 0), (_STRATEGY, settings.strategy)),
         ):
             _blosc2.ZSTD_CCtx_setParameter(ctypes.c_void_p(self.address), parameter, value)
-        if settings.is_plain:
-            _blosc2.ZSTD_CCtx_setParameter(ctypes.c_void_p(self.address), _LITERALS, _AS_THEY_ARE)
         self._room = np.empty(0, np.uint8)
 
     def compress(self, data: NDArray[np.uint8]) -> bytes:

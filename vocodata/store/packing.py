@@ -19,10 +19,13 @@ from vocodata.store import native
 from vocodata.store.bit_planes import (
     DOUBTFUL_BYTES,
     HIGH_DOUBTFUL_BYTES,
+    cost_of_bits,
     cost_of_bytes,
     cost_of_high_bits,
     cost_of_high_bytes,
     entropy_bytes,
+    foretold_bytes,
+    is_matchless,
     split_planes,
 )
 from vocodata.store.blosc_chunk import (
@@ -62,15 +65,13 @@ class _Room(NamedTuple):
         bits_BPV: Its bits.
         streams: For each block, way (in bytes, in bits) and plane, a stream with its length.
         ends: Their bytes; 0 of one that was not made.
-        costs: What that of low bytes costs.
-        plain: Another way to tell bits.
+        dearer: What a block's low bytes cost more in bits.
     """
 
     bits_BPV: NDArray[np.uint8]  # noqa: N815 (shape letters)
     streams: NDArray[np.uint8]
     ends: NDArray[np.int64]
-    costs: NDArray[np.int64]
-    plain: NDArray[np.uint8]
+    dearer: NDArray[np.int64]
 
 
 def _room() -> _Room:
@@ -78,8 +79,7 @@ def _room() -> _Room:
         np.empty((BLOCKS, 2, _SIDE**3 // BLOCKS), np.uint8),
         np.empty((BLOCKS, 2, 2, STREAM_ROOM), np.uint8),
         np.empty((BLOCKS, 2, 2), np.int64),
-        np.empty((BLOCKS, 2), np.int64),
-        np.empty(STREAM_ROOM, np.uint8),
+        np.empty(BLOCKS, np.int64),
     )
 
 
@@ -212,9 +212,7 @@ def _are_low_bits_cheaper(
     for block in range(BLOCKS):
         split_planes(planes_BPV[block], room.bits_BPV[block])
         if abs(more) < DOUBTFUL_BYTES:
-            for way in range(2):
-                _try_low(planes_BPV, room, contexts, block, way)
-            more += room.costs[block, 1] - room.costs[block, 0]
+            more += _dearer_low(planes_BPV, room, contexts, block)
     return more < 0
 
 
@@ -231,29 +229,42 @@ def _are_high_bits_no_dearer(
         return True
     more = 0
     for block in range(BLOCKS):
-        for way in range(2):
-            if room.ends[block, way, 0] == 0:
-                _try_low(planes_BPV, room, contexts, block, way)
+        more += _dearer_low(planes_BPV, room, contexts, block)
         _try_high(planes_BPV, room, contexts, block, 0)
-        more += room.costs[block, 1] - room.costs[block, 0]
         more += cost_of_high_bits(room.ends[block, 1, 1] - 4)
         more -= cost_of_high_bytes(room.ends[block, 0, 1] - 4)
     return more < 0
 
 
 @compiled
+def _dearer_low(
+    planes_BPV: NDArray[np.uint8], room: _Room, contexts: ZstdContexts, block: int
+) -> int:
+    """What a block's low bytes cost more in bits."""
+    if room.ends[block, 1, 0] == 0:
+        raw_bytes = _try_low(planes_BPV, room, contexts, block, 1)
+        if is_matchless(room.bits_BPV[block, 0], raw_bytes):
+            in_bytes = foretold_bytes(planes_BPV[block, 0])
+        else:
+            _try_low(planes_BPV, room, contexts, block, 0)
+            in_bytes = room.ends[block, 0, 0] - 4
+        in_bits = cost_of_bits(room.ends[block, 1, 0] - 4, raw_bytes)
+        room.dearer[block] = in_bits - cost_of_bytes(in_bytes)
+    return int(room.dearer[block])
+
+
+@compiled
 def _try_low(
     planes_BPV: NDArray[np.uint8], room: _Room, contexts: ZstdContexts, block: int, way: int
-) -> None:
-    """The stream of low bytes, in bytes (way 0) or in bits (way 1), and what it costs."""
-    stream = room.streams[block, way, 0]
+) -> int:
+    """The stream of low bytes, in bytes (way 0) or in bits (way 1); how many of those are noise."""
+    stream, raw_bytes = room.streams[block, way, 0], 0
     if way == 1:
-        bits_V = room.bits_BPV[block, 0]
-        end, cost = put_bits(bits_V, contexts, stream, room.plain)
+        end, raw_bytes = put_bits(room.bits_BPV[block, 0], contexts, stream)
     else:
         end = put_stream(planes_BPV[block, 0], contexts.low, stream)
-        cost = cost_of_bytes(end - 4)
-    room.ends[block, way, 0], room.costs[block, way] = end, cost
+    room.ends[block, way, 0] = end
+    return raw_bytes
 
 
 @compiled

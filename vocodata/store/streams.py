@@ -18,15 +18,13 @@ from vocodata.store.bit_planes import (
     BITS,
     BLOCK_VOX,
     PLANE_BYTES,
-    cost_of_bits,
-    may_be_plain,
+    WORTHWHILE_SHARE,
     noisy_planes,
 )
 from vocodata.store.blosc_chunk import (
     FRAME_BYTES_FROM,
     FRAME_START,
     RAW_BLOCK_BYTES,
-    WORTHWHILE_SHARE,
     ZstdContexts,
 )
 
@@ -44,22 +42,11 @@ _compress: Any = types.ExternalFunction(
 
 @compiled
 def put_bits(
-    bits_V: NDArray[np.uint8],
-    contexts: ZstdContexts,
-    out: NDArray[np.uint8],
-    spare: NDArray[np.uint8],
+    bits_V: NDArray[np.uint8], contexts: ZstdContexts, out: NDArray[np.uint8]
 ) -> tuple[int, int]:
-    """Bits of low bytes as a stream, with its length; where it ends, and what it costs."""
+    """Bits of low bytes as a stream, with its length; where it ends, and how many are noise."""
     raw_bytes = noisy_planes(bits_V) * PLANE_BYTES
-    end = _put_behind_noise(bits_V, raw_bytes, contexts.low_bits, out)
-    cost = cost_of_bits(end - 4, raw_bytes, True)  # noqa: FBT003 (compiled)
-    if may_be_plain(end - 4, raw_bytes):
-        plain = _put_behind_noise(bits_V, raw_bytes, contexts.plain_bits, spare)
-        plain_cost = cost_of_bits(plain - 4, raw_bytes, False)  # noqa: FBT003 (compiled)
-        if plain_cost < cost:
-            out[:plain] = spare[:plain]
-            return plain, plain_cost
-    return end, cost
+    return _put_behind_noise(bits_V, raw_bytes, contexts.low, out), raw_bytes
 
 
 @compiled
