@@ -60,20 +60,42 @@ def crop(volume: Volume, box: Box) -> Volume:
 
 @compiled
 def _extent(data_ZYX: NDArray[Any], above: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First and last index (z, y, x) of voxels above; last is -1 if there are none."""
-    low = np.array(data_ZYX.shape, np.int64)
-    high = np.full(3, -1, np.int64)
-    for z in range(data_ZYX.shape[0]):
-        for y in range(data_ZYX.shape[1]):
+    """First and last index (z, y, x) of voxels above; last is -1 if there are none.
+
+    Layers from outside inwards; then rows, all of each: whole rows take vectors.
+    """
+    low, high = np.zeros(3, np.int64), np.array(data_ZYX.shape, np.int64) - 1
+    while low[0] <= high[0] and not _is_any_above(data_ZYX, above, low[0], low[0], low[1], high[1]):
+        low[0] += 1
+    if low[0] > high[0]:
+        high[:] = -1
+        return low, high
+    while not _is_any_above(data_ZYX, above, high[0], high[0], low[1], high[1]):
+        high[0] -= 1
+    while not _is_any_above(data_ZYX, above, low[0], high[0], low[1], low[1]):
+        low[1] += 1
+    while not _is_any_above(data_ZYX, above, low[0], high[0], high[1], high[1]):
+        high[1] -= 1
+    is_above_X = np.zeros(data_ZYX.shape[2], np.bool_)
+    for z in range(low[0], high[0] + 1):
+        for y in range(low[1], high[1] + 1):
             row = data_ZYX[z, y]
-            first = 0
-            while first < row.size and not row[first] > above:
-                first += 1
-            if first == row.size:
-                continue
-            last = row.size - 1
-            while not row[last] > above:
-                last -= 1
-            low[0], low[1], low[2] = min(low[0], z), min(low[1], y), min(low[2], first)
-            high[0], high[1], high[2] = max(high[0], z), max(high[1], y), max(high[2], last)
+            for x in range(row.size):
+                is_above_X[x] |= row[x] > above
+    x_above = np.flatnonzero(is_above_X)
+    low[2], high[2] = x_above[0], x_above[-1]
     return low, high
+
+
+@compiled
+def _is_any_above(
+    data_ZYX: NDArray[Any], above: float, first_z: int, last_z: int, first_y: int, last_y: int
+) -> bool:
+    for z in range(first_z, last_z + 1):
+        for y in range(first_y, last_y + 1):
+            row, found = data_ZYX[z, y], 0
+            for x in range(row.size):
+                found += row[x] > above
+            if found:
+                return True
+    return False

@@ -155,12 +155,19 @@ def _part(
     planes_BPV: NDArray[np.uint8],
 ) -> None:
     """The planes of a chunk, what lies outside the array filled."""
-    if part_ZYX.shape == chunk_ZYX.shape and abs(part_ZYX.strides[2]) == part_ZYX.itemsize:
+    depth, rows, side = part_ZYX.shape
+    if depth < _SIDE or rows < _SIDE:
+        planes_BPV[:, 0], planes_BPV[:, 1] = fill & 0xFF, fill >> 8
+    if side == _SIDE and abs(part_ZYX.strides[2]) == part_ZYX.itemsize:
         part_rows(part_ZYX, planes_BPV)
         return
-    chunk_ZYX[:] = fill
-    chunk_ZYX[: part_ZYX.shape[0], : part_ZYX.shape[1], : part_ZYX.shape[2]] = part_ZYX
-    part_rows(chunk_ZYX, planes_BPV)
+    for z in range(depth):
+        for y in range(rows):
+            for x in range(side):
+                chunk_ZYX[z, y, x] = part_ZYX[z, y, x]
+            for x in range(side, _SIDE):
+                chunk_ZYX[z, y, x] = fill
+    part_rows(chunk_ZYX[:depth, :rows], planes_BPV)
 
 
 @compiled

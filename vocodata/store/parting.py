@@ -18,10 +18,11 @@ def part_rows(chunk_ZYX: NDArray[np.uint16], planes_BPV: NDArray[np.uint8]) -> N
     """Fill the planes, blocks along z.
 
     Args:
-        chunk_ZYX: Rows of 32 voxels side by side, or mirrored so.
+        chunk_ZYX: Rows of 32 voxels side by side, or mirrored so; 32 by 32 of them, or fewer, and
+            then the rest of the planes is left as it is.
         planes_BPV: Block, plane (low bytes, high bytes), voxel.
     """
-    depth = chunk_ZYX.shape[0] // planes_BPV.shape[0]
+    depth = planes_BPV.shape[2] // (ROW_VOX * ROW_VOX)
     is_mirrored = chunk_ZYX.strides[2] < 0
     source, target = np.int64(chunk_ZYX.ctypes.data), np.int64(planes_BPV.ctypes.data)
     if is_mirrored:
@@ -29,6 +30,6 @@ def part_rows(chunk_ZYX: NDArray[np.uint16], planes_BPV: NDArray[np.uint8]) -> N
     for z in range(chunk_ZYX.shape[0]):
         for y in range(chunk_ZYX.shape[1]):
             row = source + z * chunk_ZYX.strides[0] + y * chunk_ZYX.strides[1]
-            at = (z % depth * chunk_ZYX.shape[1] + y) * ROW_VOX
+            at = (z % depth * ROW_VOX + y) * ROW_VOX
             low = target + z // depth * planes_BPV.strides[0] + at
             part_row(row, is_mirrored, low, low + planes_BPV.strides[1])
