@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from vocodata.duplicates import Cluster
     from vocodata.pictures import Thumbnail
+    from vocodata.similarity import OnProgress
     from vocodata.store.store import Store
 
 MAX_ROWS = 200_000
@@ -57,13 +58,16 @@ class Sheet(NamedTuple):
     pictures: list[Thumbnail]
 
 
-def write_curation_report(store: str | Path, out: str | Path | None = None) -> Path:
+def write_curation_report(
+    store: str | Path, out: str | Path | None = None, *, on_progress: OnProgress | None = None
+) -> Path:
     """Write the page.
 
     Args:
         store: Folder of the store, or an `s3://` URL.
         out: The page, or a folder for `report.html` (one that is there, or a text that ends in a
             slash), also in a bucket; the current folder if None.
+        on_progress: As for `find_matches`: the search for duplicates is what takes long.
 
     Returns:
         Where it is.
@@ -79,7 +83,8 @@ def write_curation_report(store: str | Path, out: str | Path | None = None) -> P
         msg = f"The page would be written over a file of the store, {path}. Give another --out."
         raise StoreError(msg)
     make_folder(path.parent)
-    write_atomic(path, page_of(opened, find_duplicates(opened)).encode())
+    found = find_duplicates(opened, on_progress=on_progress)
+    write_atomic(path, page_of(opened, found).encode())
     return path
 
 

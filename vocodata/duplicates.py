@@ -24,6 +24,7 @@ from vocodata.store.store import open_store
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from vocodata.similarity import OnProgress
     from vocodata.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -62,18 +63,21 @@ class Cluster:
     scans: tuple[str, ...]
 
 
-def find_duplicates(store: str | Path | Store) -> list[Cluster]:
+def find_duplicates(
+    store: str | Path | Store, *, on_progress: OnProgress | None = None
+) -> list[Cluster]:
     """Clusters of scans that are one, over all sources of a store.
 
     A scan may be in an exact cluster and, with others, in a near one.
 
     Args:
         store: A store, or its folder.
+        on_progress: As for `find_matches`.
 
     Raises:
         StoreError: Not a store of this version.
     """
-    return clusters(links(store_fingerprints(store)))
+    return clusters(links(store_fingerprints(store), on_progress=on_progress))
 
 
 def store_fingerprints(store: str | Path | Store) -> dict[str, Fingerprint]:
@@ -97,8 +101,11 @@ def store_fingerprints(store: str | Path | Store) -> dict[str, Fingerprint]:
         raise StoreError(msg) from error
 
 
-def links(scans: Mapping[str, Fingerprint]) -> list[Link]:
-    """All pairs of scans that are one; of many exact copies, each with the first only."""
+def links(scans: Mapping[str, Fingerprint], *, on_progress: OnProgress | None = None) -> list[Link]:
+    """All pairs of scans that are one; of many exact copies, each with the first only.
+
+    `on_progress` is as for `find_matches`.
+    """
     ids = list(scans)
     by_digest: dict[str, list[str]] = defaultdict(list)
     for scan in ids:
@@ -113,7 +120,8 @@ def links(scans: Mapping[str, Fingerprint]) -> list[Link]:
     # A copy under a wrong affine has other landmarks: each copy that lies differently is searched.
     places = {(scans[scan].content_digest, _places(scans[scan])): scan for scan in reversed(ids)}
     searched, order = list(places.values()), {scan: at for at, scan in enumerate(ids)}
-    for match in find_matches([scans[scan].landmarks for scan in searched]):
+    landmarks = [scans[scan].landmarks for scan in searched]
+    for match in find_matches(landmarks, on_progress=on_progress):
         one, other = (_copies(scans, by_digest, searched[at])[0] for at in match[:2])
         if one != other:
             one, other = sorted((one, other), key=order.__getitem__)

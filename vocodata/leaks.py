@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ from vocodata.store.store import open_store
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from vocodata.similarity import OnProgress
     from vocodata.store.store import Store
 
 _PRESET = "abdomen"
@@ -104,7 +106,7 @@ def find_leaks(
     store: str | Path | Store,
     against: str | Path | Sequence[Scan],
     *,
-    on_scan: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> LeakReport:
     """Which scans of another store, manifest, folder or list are in a store.
 
@@ -112,7 +114,7 @@ def find_leaks(
         store: A store, or its folder.
         against: A store's folder or `s3://` URL, a manifest, a folder or an archive of scans, a
             scan's file, or scans; all but a store are read.
-        on_scan: Called with files read and files to read.
+        on_progress: As for `find_matches`; before, with `read`, files read and files to read.
 
     Raises:
         StoreError: Not a store of this version.
@@ -120,11 +122,12 @@ def find_leaks(
     """
     opened = open_store(store) if isinstance(store, str | Path) else store
     inside = {("store", key): value for key, value in store_fingerprints(opened).items()}
-    there, unreadable = _other_side(against, on_scan or (lambda _done, _all: None))
+    tell = on_progress or (lambda _stage, _done, _all: None)
+    there, unreadable = _other_side(against, partial(tell, "read"))
     outside = {("against", key): value for key, value in there.items()}
     keyed = {"\n".join(key): value for key, value in (inside | outside).items()}
     leaks = []
-    for link in _every_copy(links(keyed)):
+    for link in _every_copy(links(keyed, on_progress=tell)):
         (side, scan), (other_side, other) = (key.split("\n") for key in (link.one, link.other))
         if side != other_side:
             scan, other = (scan, other) if side == "store" else (other, scan)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from vocodata.landmarks import Landmarks
 
+    OnProgress = Callable[[str, int, int], None]
+
 SURE_AGREEING = 8
 """Shared words that agree on one turn and shift, from which on a pair is aligned in any case."""
 MAX_UNSURE = 20_000
@@ -69,16 +71,16 @@ def find_matches(
     scans: Sequence[Landmarks],
     *,
     threads: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[Match]:
     """All pairs of scans that show one body.
 
     Args:
         scans: Landmarks of each.
         threads: To share the work out to; None takes as many as there are cores.
-        on_progress: Called with alignments done and alignments to do.
+        on_progress: Called with the stage (`compare` scans, `align` pairs), done and to do.
     """
-    pairs_P2 = candidates(scans, threads=threads)
+    pairs_P2 = candidates(scans, threads=threads, on_progress=on_progress)
     least = least_evidence(len(scans))
 
     def matches(block: range) -> list[Match]:
@@ -94,11 +96,16 @@ def find_matches(
     for block, found in shares:
         every += found
         if on_progress is not None:
-            on_progress(block.stop, len(pairs_P2))
+            on_progress("align", block.stop, len(pairs_P2))
     return every
 
 
-def candidates(scans: Sequence[Landmarks], *, threads: int | None = None) -> NDArray[np.int64]:
+def candidates(
+    scans: Sequence[Landmarks],
+    *,
+    threads: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> NDArray[np.int64]:
     """Pairs (P, 2) of scans whose shared words agree, the first before the second."""
     if len(scans) < 2:
         return np.empty((0, 2), np.int64)
@@ -109,8 +116,12 @@ def candidates(scans: Sequence[Landmarks], *, threads: int | None = None) -> NDA
     def pairs(block: range) -> NDArray[np.int64]:
         return vote(block.start, block.stop, words, index, points)
 
-    found = in_threads(pairs, len(scans), block=_BLOCK_SCANS, threads=threads)
-    return _worth_aligning(np.concatenate([pairs_P3 for _, pairs_P3 in found]))
+    found = []
+    for block, pairs_P3 in in_threads(pairs, len(scans), block=_BLOCK_SCANS, threads=threads):
+        found.append(pairs_P3)
+        if on_progress is not None:
+            on_progress("compare", block.stop, len(scans))
+    return _worth_aligning(np.concatenate(found))
 
 
 def _worth_aligning(pairs_P3: NDArray[np.int64]) -> NDArray[np.int64]:

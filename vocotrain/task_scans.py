@@ -22,9 +22,10 @@ from vocotrain.errors import ConfigError
 from vocotrain.tasks import load_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from vocodata.similarity import OnProgress
     from vocotrain.tasks import Task
 
 TEST_LISTS = ("test", "testing", "validation")
@@ -66,14 +67,14 @@ class TaskLeaks:
 
 
 def find_task_leaks(
-    store: str | Path, root: Path, *, on_scan: Callable[[int, int], None] | None = None
+    store: str | Path, root: Path, *, on_progress: OnProgress | None = None
 ) -> TaskLeaks:
     """Which scans that downstream tasks are tested on are in a store.
 
     Args:
         store: Folder of the store.
         root: As for `find_test_scans`.
-        on_scan: Called with files read and files to read.
+        on_progress: As for `find_leaks`.
 
     Raises:
         ConfigError: As `find_test_scans`.
@@ -81,7 +82,7 @@ def find_task_leaks(
     """
     tasks = find_test_scans(root)
     every = [scan for task in tasks for scan in task.scans]
-    return TaskLeaks(tuple(tasks), find_leaks(store, every, on_scan=on_scan))
+    return TaskLeaks(tuple(tasks), find_leaks(store, every, on_progress=on_progress))
 
 
 def find_test_scans(root: Path, tasks: Iterable[Task] | None = None) -> list[TaskScans]:

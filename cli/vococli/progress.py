@@ -148,6 +148,7 @@ class Progress:
         from vocodata.progress import Pace
 
         self._pace = Pace()
+        self._begun: dict[str, tuple[float, int]] = {}
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -176,9 +177,19 @@ class Progress:
         note = self._pace.add(event)
         self._shower.tick(Tick("build", event.done, event.total, note))
 
-    def read(self, done: int, total: int) -> None:
-        """Show how many of the scans that a check reads have been read."""
-        self._shower.tick(Tick("read", done, total))
+    def count(self, stage: str, done: int, total: int) -> None:
+        """Show how many of equal things are done, how fast, and how long the rest takes."""
+        from vocodata.progress import clock
+
+        now_s = time.monotonic()
+        begun_s, before = self._begun.setdefault(stage, (now_s, done))
+        note = ""
+        if done > before and now_s > begun_s:
+            rate = (done - before) / (now_s - begun_s)
+            note = f"{rate:.1f}/s"
+            if done < total:
+                note += f", {clock((total - done) / rate)} to go"
+        self._shower.tick(Tick(stage, done, total, note))
 
     def train(self, event: "ProgressEvent") -> None:
         """Show what a training run did."""

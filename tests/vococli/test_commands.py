@@ -71,7 +71,9 @@ def test_a_damaged_store_is_found_and_ends_with_5(toys, tmp_path, capsys):
     file.write_bytes(damaged)
     capsys.readouterr()
     assert main(["data", "verify", str(tmp_path / "s"), "--deep"]) == 5
-    assert "toy/a" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "toy/a" in told.out
+    assert "verify 2/2" in told.err
 
 
 def test_a_pretraining_run_leaves_weights_metrics_and_a_report(run, capsys):

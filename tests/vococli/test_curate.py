@@ -17,12 +17,16 @@ def test_the_curation_commands_from_store_to_list(tmp_path, capsys):
     store, listed = str(twice(tmp_path)), tmp_path / "list.txt"
     words = ["--keep", "first", "--exclude", str(listed), "--json"]
     assert main(["data", "dedup", store, *words]) == 0
-    clusters = json.loads(capsys.readouterr().out)["clusters"]
+    told = capsys.readouterr()
+    assert "compare 2/2" in told.err
+    clusters = json.loads(told.out)["clusters"]
     assert {"kind": "exact", "scans": ["again/case0", "btcv/case0"]} in clusters
     assert "btcv/case0\n" in listed.read_text()
 
     assert main(["data", "leak-check", store, "--against", store, "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["scans"]) == 3
+    told = capsys.readouterr()
+    assert "compare " in told.err
+    assert len(json.loads(told.out)["scans"]) == 3
 
     assert main(["data", "stats", store, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["stored"] == 3

@@ -102,3 +102,17 @@ def test_bars_show_sentences_as_they_are_and_can_begin_again(capsys):
     assert shown.err.count("[bold] stays as it is") == 2
     assert "train" in shown.err
     assert shown.err.endswith("after\n")
+
+
+def test_what_is_counted_says_how_fast_and_how_long_it_takes(monkeypatch):
+    shower, clock, stream = plain()
+    monkeypatch.setattr("vococli.progress.time.monotonic", clock)
+    progress = Progress(shower)
+    for done, at_s in ((10, 0.0), (30, 10.0), (110, 50.0)):
+        clock.now_s = at_s
+        progress.count("verify", done, 110)
+    assert stream.getvalue().splitlines() == [
+        "verify 10/110",
+        "verify 30/110 2.0/s, 0:00:40 to go",
+        "verify 110/110 2.0/s",
+    ]

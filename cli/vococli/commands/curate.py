@@ -53,7 +53,8 @@ def report(
     """Write one HTML page of a store: counts, pictures, duplicates, search."""
     from vocodata.curation_report import write_curation_report
 
-    path = write_curation_report(store, out)
+    with open_progress() as progress:
+        path = write_curation_report(store, out, on_progress=progress.count)
     if as_json:
         print_json({"report": path, "bytes": path.stat().st_size})
     else:
@@ -75,7 +76,8 @@ def dedup(
     if (keep is None) != (exclude is None):
         msg = "--keep and --exclude go together: which scans stay, and where the others are listed."
         raise typer.BadParameter(msg)
-    clusters = find_duplicates(store)
+    with open_progress() as progress:
+        clusters = find_duplicates(store, on_progress=progress.count)
     if exclude is not None:
         why, facts = "duplicates: all but the first", {"groups": groups(clusters)}
         text = exclusion_text(all_but_first(clusters), why=why, facts=facts)
@@ -113,12 +115,12 @@ def leak_check(
     by_task: list[tuple[str, str, int, int]] = []
     if root is None:
         with open_progress() as progress:
-            found = find_leaks(store, against, on_scan=progress.read)
+            found = find_leaks(store, against, on_progress=progress.count)
     else:
         from vocotrain.task_scans import find_task_leaks
 
         with open_progress() as progress:
-            of_tasks = find_task_leaks(store, root, on_scan=progress.read)
+            of_tasks = find_task_leaks(store, root, on_progress=progress.count)
         found = of_tasks.report
         by_task = [
             (each.task, each.split, len(each.scans), len(of_tasks.leaked(each.task)))

@@ -3,6 +3,7 @@
 import shlex
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -162,7 +163,8 @@ def verify(
     """Check a store against its catalogue. Exit code 5 on any damage."""
     from vocodata.store import verify as verify_store
 
-    report = verify_store(store, deep=deep)
+    with open_progress() as progress:
+        report = verify_store(store, deep=deep, on_scan=partial(progress.count, "verify"))
     if as_json:
         document = {
             "ok": report.ok,
