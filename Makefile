@@ -33,8 +33,9 @@ $(READY): pyproject.toml
 demo: $(READY)
 	@$(BIN)/voco demo $(ARGS)
 
+# A file's tests stay in one process, for what they set up once.
 test: $(READY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-gpu: $(READY)
 	@$(BIN)/python -m pytest -m gpu $(ARGS)
