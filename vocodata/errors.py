@@ -175,6 +175,10 @@ class RemoteError(VocoDataError, RuntimeError):
     exit_code = 4
 
 
+class RemoteRefusedError(RemoteError):
+    """A server does not allow it."""
+
+
 class GeometryError(VocoDataError, ValueError):
     """The voxels have no usable place in the patient."""
 

@@ -12,7 +12,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vocodata.errors import ManifestError, RemoteError
+from vocodata.archives.zips import parts_before
+from vocodata.errors import ManifestError, RemoteError, RemoteRefusedError
 from vocodata.readers import is_file_name
 from vocodata.remote.objects import AT_ONCE, children, many
 from vocodata.remote.path import RemotePath
@@ -25,6 +26,8 @@ _BESIDE = {".txt", ".md", ".json", ".csv", ".tsv", ".pdf", ".xlsx", ".html", ".s
 _MAGIC = (b"PK\x03\x04", b"PK\x07\x08", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 _NUMBERED = re.compile(r"(.+)\.(\d{2,})$")
 _SPANNED = re.compile(r"\.z\d{2,}$")
+_MOST_PARTS = 1000
+"""That a web server is asked for: some answer to any name."""
 _PIECE = re.compile(r"(\d+|[.-]?[a-z]{2,3})$")
 
 
@@ -107,38 +110,49 @@ def _of_web_server(root: RemotePath) -> list[tuple[Path, tuple[Path, ...]]]:
     if not whole.name.lower().endswith(SUFFIXES):
         return []
     if numbered is None and _is_there(root):
-        is_zip = root.suffix.lower() == ".zip"
-        return [(root, (*(_asked_for(root, f"{root.stem}.z", 2, 1) if is_zip else ()), root))]
+        return [(root, (*_spanned_before(root), root))]
     digits = numbered[2] if numbered else "001"
-    parts = _asked_for(whole, f"{whole.name}.", len(digits), min(1, int(digits)))
+    parts = _asked_for(whole, len(digits), min(1, int(digits)))
     return [(root, parts or (root,))]
 
 
-def _asked_for(whole: RemotePath, stem: str, digits: int, first: int) -> tuple[Path, ...]:
-    """Files beside an archive that are called like its parts, some at a time, until one is not."""
+def _spanned_before(root: RemotePath) -> list[Path]:
+    """The parts that a zip on a web server says it is the last of."""
+    if root.suffix.lower() != ".zip":
+        return []
+    with root.open("rb") as file:
+        count = parts_before(file)
+    return [root.with_name(f"{root.stem}.z{number:02}") for number in range(1, count + 1)]
+
+
+def _asked_for(whole: RemotePath, digits: int, first: int) -> tuple[Path, ...]:
+    """`whole.001` and on of a web server: asked for by name, some at a time, until one is not."""
     found: list[Path] = []
-    while True:
+    while len(found) < _MOST_PARTS:
         begin = first + len(found)
-        paths = [whole.with_name(f"{stem}{n:0{digits}}") for n in range(begin, begin + AT_ONCE)]
+        numbers = range(begin, begin + AT_ONCE)
+        paths = [whole.with_name(f"{whole.name}.{number:0{digits}}") for number in numbers]
         there = many(_is_there, paths)
         count = there.index(False) if False in there else len(there)
         if any(there[count:]):
-            raise _missing_part(
-                whole, begin + count, first, begin + len(there) - 1 - there[::-1].index(True)
-            )
+            last = max(number for number, is_there in zip(numbers, there, strict=True) if is_there)
+            raise _missing_part(whole, begin + count, first, last)
         found += paths[:count]
         if count < len(there):
             return tuple(found)
+    msg = (
+        f"{whole}: the server answers to more than {_MOST_PARTS} names of parts; expected an end. "
+        "Fetch the archive, and name the file."
+    )
+    raise ManifestError(msg)
 
 
 def _is_there(path: RemotePath) -> bool:
     try:
         return path.is_file()
-    except RemoteError:
-        # What signs one file often forbids all others, there or not.
-        if path.access.query:
-            return False
-        raise
+    except RemoteRefusedError:
+        # So are names that are not there where nobody may list, or all but the one that is signed.
+        return False
 
 
 def _of_folder(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:

@@ -120,14 +120,36 @@ def _zip64(
     return wide[0], wide[1], wide[2], disk
 
 
-def _end(file: IO[bytes], disk_starts: Sequence[int], name: str) -> tuple[int, int, int]:
-    """Members, bytes and place of the list."""
+def parts_before(file: IO[bytes]) -> int:
+    """How many parts come before the last of a zip, by what its end says; 0 where it says nothing.
+
+    Args:
+        file: The last part.
+    """
+    tail, at = _tail(file)
+    if at < 0:
+        return 0
+    disk = int(_END.unpack_from(tail, at)[1])
+    locator_at = at - _END64_LOCATOR.size
+    if disk == _FULL16 and locator_at >= 0 and tail[locator_at : locator_at + 4] == b"PK\x06\x07":
+        disk = int(_END64_LOCATOR.unpack_from(tail, locator_at)[3]) - 1
+    return disk if disk != _FULL16 else 0
+
+
+def _tail(file: IO[bytes]) -> tuple[bytes, int]:
+    """The end of a zip, and where in it the end's record is; -1 if it is not there, or cut."""
     length = file.seek(0, 2)
-    tail_at = max(0, length - _FULL16 - _END.size - _END64_LOCATOR.size)
-    file.seek(tail_at)
+    file.seek(max(0, length - _FULL16 - _END.size - _END64_LOCATOR.size))
     tail = file.read()
     at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or len(tail) < at + _END.size:
+    return tail, at if len(tail) >= at + _END.size else -1
+
+
+def _end(file: IO[bytes], disk_starts: Sequence[int], name: str) -> tuple[int, int, int]:
+    """Members, bytes and place of the list."""
+    tail, at = _tail(file)
+    length = file.tell()
+    if at < 0:
         msg = (
             f"{name}: the zip has no list of its members at its end, so it is cut short or a part "
             "is missing. Fetch it again, all parts."
@@ -135,7 +157,7 @@ def _end(file: IO[bytes], disk_starts: Sequence[int], name: str) -> tuple[int, i
         raise ManifestError(msg)
     _, _, disk, _, count, size, offset, _ = _END.unpack_from(tail, at)
     locator_at = at - _END64_LOCATOR.size
-    ends_at = tail_at + at
+    ends_at = length - len(tail) + at
     if locator_at >= 0 and tail[locator_at : locator_at + 4] == b"PK\x06\x07":
         _, disk64, offset64, _ = _END64_LOCATOR.unpack_from(tail, locator_at)
         ends_at = _start(disk_starts, disk64) + offset64

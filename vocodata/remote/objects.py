@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from vocodata.errors import RemoteError
+from vocodata.errors import RemoteError, RemoteRefusedError
 from vocodata.remote import http, s3
 from vocodata.remote.backoff import ATTEMPTS, may_pass, retried
 from vocodata.remote.path import Found, RemotePath, redacted
@@ -158,7 +158,7 @@ def _asked(action: Callable[[], T], path: RemotePath, what: str) -> T:
         raise
     except PermissionError as error:
         msg = f"{path}: the server does not allow to {what} it ({_words(error)}). {_advice(path)}"
-        raise RemoteError(msg) from None
+        raise RemoteRefusedError(msg) from None
     except (OSError, HTTPException) as error:
         tries = f" after {ATTEMPTS} attempts" if may_pass(error) else ""
         advice = "Look at the network and the address, then try again."

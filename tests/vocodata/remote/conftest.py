@@ -82,10 +82,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if fault != 200:
                 self.send_error(fault)
                 return
-        if path in self.server.forbidden:
+        if self.server.forbids(path):
             self.send_error(403)
             return
         file = self.server.folder / urllib.parse.unquote(path).lstrip("/")
+        if self.server.instead and not file.is_file():
+            file = self.server.folder / self.server.instead
         if not file.is_file():
             self.send_error(404)
             return
@@ -121,7 +123,7 @@ def web(tmp_path):
     server.folder = tmp_path / "www"
     server.folder.mkdir()
     server.faults, server.seen, server.count = [], [], Counter()
-    server.forbidden = set()
+    server.forbids, server.instead = lambda _: False, None
     server.cuts, server.range_cuts = [], []
     server.knows_ranges = True
     server.url = f"http://127.0.0.1:{server.server_port}"

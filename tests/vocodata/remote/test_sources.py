@@ -364,10 +364,27 @@ def test_more_parts_than_are_asked_for_at_once_are_all_found(web):
     assert [part.name for part in parts] == [f"x.tar.{n:03}" for n in range(1, 34)]
 
 
-def test_a_signature_that_is_good_for_one_file_forbids_no_archive(tmp_path, local, web):
-    root = pack(contents(local[0]), web.folder, "zip")
-    web.forbidden.add("/all.z01")
+@pytest.mark.parametrize("kind", ["zip", "tar", "zip.001", "z01"])
+def test_other_names_that_are_forbidden_forbid_no_archive(tmp_path, local, web, kind):
+    root = pack(contents(local[0]), web.folder, kind)
+    there = {f"/{path.name}" for path in web.folder.iterdir()}
+    web.forbids = lambda path: path not in there
     manifest = _manifest(tmp_path, f"{web.url}/{root.name}?sig=c0ffee", **GLOB)
     assert build(manifest, tmp_path / "ct.zarr", workers=0).digest == local[1].digest
-    with pytest.raises(RemoteError, match="does not allow"):
-        find_parts(as_path(f"{web.url}/{root.name}"))
+
+
+def test_an_archive_that_is_forbidden_is_told_so(tmp_path, web):
+    web.forbids = lambda _: True
+    for name in ("x.zip", "x.zip.001"):
+        with pytest.raises(RemoteError, match=r"does not allow to look at it \(HTTP 403\)"):
+            find_scans(load_manifest(_manifest(tmp_path, f"{web.url}/{name}", **GLOB)))
+
+
+def test_a_server_that_answers_to_any_name_is_not_asked_for_ever(tmp_path, local, web):
+    root = pack(contents(local[0]), web.folder, "zip")
+    (web.folder / "page.html").write_text("Welcome.")
+    web.instead = "page.html"
+    manifest = _manifest(tmp_path, f"{web.url}/{root.name}", **GLOB)
+    assert build(manifest, tmp_path / "ct.zarr", workers=0).digest == local[1].digest
+    with pytest.raises(ManifestError, match=r"answers to more than 1000 names of parts"):
+        find_parts(as_path(f"{web.url}/{root.name}.001"))
