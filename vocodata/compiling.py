@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import glob
 import hashlib
 import re
 import sys
@@ -37,11 +38,33 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
         kept: Any = njit(cache=True, nogil=True, boundscheck=False)(function)
         file = kept._cache._cache_file
         file._source_stamp = (file._source_stamp, _digest(function.__module__))
+        _name_by_key(file)
         kept._cache.save_overload = _if_there_is_room(kept._cache.save_overload)
     except (RuntimeError, AttributeError, OSError):
         kept = njit(nogil=True, boundscheck=False)(function)
     result: Callable[P, R] = kept
     return result
+
+
+def _name_by_key(file: Any) -> None:  # noqa: ANN401 (numba's IndexDataCacheFile)
+    """Call what is kept after what it is compiled for, and from.
+
+    numba numbers it: of two processes that compile a function for different types at once, both may
+    take one number, and from then on one kind of array is worked on by the other's machine code.
+    """
+    save, index, folder = file.save, file._load_index, Path(file._cache_path)
+    stem = file._index_name.removesuffix(".nbi")
+    assert callable(file._data_name)
+
+    def saved(key: object, data: object) -> None:
+        if not index():
+            for old in folder.glob(f"{glob.escape(stem)}.*.nbc"):
+                old.unlink(missing_ok=True)
+        mark = hashlib.sha256(repr((key, file._source_stamp)).encode()).hexdigest()[:16]
+        file._data_name = lambda number: f"{stem}.{mark}-{number}.nbc"
+        save(key, data)
+
+    file.save = saved
 
 
 def _if_there_is_room(save: Callable[P, None]) -> Callable[P, None]:

@@ -126,14 +126,15 @@ def process_scan(
     except VocoDataError as error:
         raise error.named(scan.id) from error
     except FileNotFoundError as error:
-        msg = f"{scan.id}: {error.filename} is not there any more."
+        # Where an archive was unpacked to is nobody's business; below, too.
+        where = scan.image if scan.packed else error.filename
+        msg = f"{scan.id}: {where} is not there any more."
         raise UnreadableScanError(msg, code="file_missing") from error
     except OSError as error:
         if error.errno in _FULL:
             # No fault of the scan: something beside it is written, such as what is unpacked.
             msg = f"No room to process {scan.id}: {error.strerror}. Make room, and resume."
             raise DiskFullError(msg) from error
-        # Where an archive was unpacked to is nobody's business.
         where = scan.image if scan.packed else error.filename or scan.image
         msg = f"{scan.id}: {where} cannot be read ({error.strerror or error})."
         raise UnreadableScanError(msg, code="unreadable") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vocodata.archives.parts import find_parts, find_pieces, is_archive_name
+from vocodata.archives.parts import find_pieces, is_archive_name, stands_for_archives
 from vocodata.errors import ManifestError
 from vocodata.readers import is_file_name, suffix_of
 from vocodata.remote.path import RemotePath
@@ -71,7 +71,7 @@ def passed_over(source: Source, tree: Tree, entries: Iterable[Entry]) -> list[Pa
 
 def _has_no_list(root: Path) -> bool:
     """Whether it is a folder of a web server, which names no files."""
-    return isinstance(root, RemotePath) and root.scheme != "s3" and not find_parts(root)
+    return isinstance(root, RemotePath) and root.scheme != "s3" and not stands_for_archives(root)
 
 
 def _may_hold_scans(path: Path, layout: str) -> bool:
@@ -85,7 +85,7 @@ def _pieces(source: Source, tree: Tree, files: list[Path]) -> set[Path]:
     folders: dict[Path, list[Path]] = {}
     for path in files:
         folders.setdefault(path.parent, []).append(path)
-    if not files or find_parts(source.root):
+    if not files or stands_for_archives(source.root):
         return set()
     return {
         piece

@@ -84,9 +84,12 @@ def run_pass(
     )
     for done in come(completed, pool, should_stop):
         together = fetched_together(done, pool)
-        completed.update(submit(len(done)))
-        # Those that are here come first: another may raise, or be long in coming.
+        is_sound = all(future.status == "finished" for future in done)
+        if is_sound:
+            completed.update(submit(len(done)))
+        # Those that are here come first, and those that failed last: they may raise.
         late = [number for number in range(len(done)) if number not in together]
+        late.sort(key=lambda number: done[number].status != "finished")
         for number in (*together, *late):
             future = done[number]
             is_here = number in together
@@ -100,6 +103,8 @@ def run_pass(
                 held.large.append(result._replace(job=job))
             else:
                 yield result
+        if not is_sound:
+            completed.update(submit(len(done)))
 
 
 def run_alone(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vocodata.archives.parts import find_parts
+from vocodata.archives.parts import stands_for_archives
 from vocodata.dataset_json import read_json
 from vocodata.errors import ManifestError, RemoteError
 from vocodata.layouts import find_entries
@@ -55,7 +55,7 @@ def find_lists(source: Source, tree: Tree) -> list[ScanList]:
         source: Of the folder, its layout does not matter.
         tree: Of the folder; an archive is not looked into.
     """
-    if find_parts(source.root):
+    if stands_for_archives(source.root):
         return []
     scans = {path.name[: -len(suffix_of(path) or "")] for path in tree.glob("*") if suffix_of(path)}
     texts = sorted(path for path in tree.glob("*.json") if not path.name.startswith("."))

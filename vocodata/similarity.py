@@ -109,6 +109,8 @@ def candidates(
     """Pairs (P, 2) of scans whose shared words agree, the first before the second."""
     if len(scans) < 2:
         return np.empty((0, 2), np.int64)
+    if on_progress is not None:
+        on_progress("compare", 0, len(scans))
     points = points_of(scans)
     words = words_of(points, threads=threads)
     index = index_of(words, points, threads=threads)

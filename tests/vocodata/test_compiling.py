@@ -34,6 +34,30 @@ def test_a_function_is_kept_beside_its_file(tmp_path):
     assert list((tmp_path / "__pycache__").glob("*.nbi"))
 
 
+def test_what_is_kept_for_two_types_has_names_of_its_own(tmp_path):
+    """Two processes that compile at once took one number for two types: numba's own names."""
+    (tmp_path / "doubling.py").write_text(MODULE)
+    script = "import sys\nsys.path.insert(0, sys.argv[1])\nimport doubling\n"
+    names = set()
+    for call in ("twice(21)", "twice(0.5)"):
+        command = [sys.executable, "-B", "-c", script + f"doubling.{call}", str(tmp_path)]
+        subprocess.run(command, check=True, timeout=60)
+        names |= {path.name for path in tmp_path.rglob("*.nbc")}
+        # As if neither had been there when the other looked.
+        for index in tmp_path.rglob("*.nbi"):
+            index.unlink()
+    assert len(names) == 2
+
+
+def test_what_was_kept_of_another_source_goes(tmp_path):
+    (tmp_path / "doubling.py").write_text(MODULE)
+    _run(tmp_path, {})
+    (tmp_path / "doubling.py").write_text(MODULE.replace("2 * x", "3 * x"))
+    _run(tmp_path, {}, wanted=63)
+    assert len(list(tmp_path.rglob("*.nbc"))) == 1
+    _run(tmp_path, {}, wanted=63)
+
+
 def test_a_function_is_compiled_where_nothing_can_be_written(tmp_path):
     (tmp_path / "doubling.py").write_text(MODULE)
     # Files where folders would have to be: even root cannot write there.

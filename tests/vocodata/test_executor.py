@@ -12,11 +12,12 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import count
 from threading import Timer
+from types import SimpleNamespace
 
 import pytest
 from distributed import Client, LocalCluster, as_completed
 
-from vocodata import executor, waiting, workers
+from vocodata import executor, passes, waiting, workers
 from vocodata.errors import SchedulerError
 from vocodata.executor import (
     fewer_workers,
@@ -80,6 +81,39 @@ def test_what_a_task_raises_ends_the_run():
         list(_run(task, range(20)))
     with pytest.raises(ValueError, match="no room"):
         list(run_inline(task, range(20), should_stop=_never))
+
+
+class _Ended:
+    """A future that has ended."""
+
+    def __init__(self, key, status, value):
+        self.key, self.status, self.value = key, status, value
+
+    def release(self):
+        pass
+
+
+def test_a_single_result_comes_before_another_raises_that_ended_first(monkeypatch):
+    futures = [_Ended("a", "error", ValueError("no room")), _Ended("b", "finished", "result")]
+    waiting = [futures]
+
+    def result(future, *_):
+        if isinstance(future.value, Exception):
+            raise future.value
+        return future.value
+
+    def completed(*_, **__):
+        return SimpleNamespace(update=lambda more: pytest.fail(f"begun before the raise: {more}"))
+
+    monkeypatch.setattr(passes, "_submit", lambda *_: waiting.pop() if waiting else [])
+    monkeypatch.setattr(passes, "dask_distributed", lambda: SimpleNamespace(as_completed=completed))
+    monkeypatch.setattr(passes, "come", lambda *_: iter([futures]))
+    monkeypatch.setattr(passes, "_result", result)
+    pool = SimpleNamespace(threads=1, room_bytes=1, client=SimpleNamespace(loop=None))
+    got = passes.run_pass(pool, None, ["x", "y"], lambda: False, passes.Held())
+    assert next(got) == "result"
+    with pytest.raises(ValueError, match="no room"):
+        next(got)
 
 
 def test_results_that_are_there_come_before_another_raises():

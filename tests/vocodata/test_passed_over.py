@@ -94,7 +94,7 @@ def test_a_part_that_is_missing_is_one_doubt_beside_the_other_sources(tmp_path):
     assert "part 2 is missing of parts 1 to 5" in doubted.doubt
     (root / "all.zip.001").unlink()
     doubted, _ = guess_sources(root)
-    assert "part 1 is missing of parts 3 to 5" in doubted.doubt
+    assert "part 1 is missing of parts 1 to 5" in doubted.doubt
 
 
 def test_scans_labels_and_dicom_of_one_archive_are_all_found(tmp_path):

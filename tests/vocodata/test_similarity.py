@@ -165,7 +165,7 @@ def test_progress_ends_where_all_pairs_are_done(strangers, monkeypatch):
     monkeypatch.setattr("vocodata.similarity._BLOCK_PAIRS", 4)
     told = []
     find_matches([strangers[0]] * 4, on_progress=lambda *all_of_it: told.append(all_of_it))
-    assert told == [("compare", 4, 4), ("align", 4, 6), ("align", 6, 6)]
+    assert told == [("compare", 0, 4), ("compare", 4, 4), ("align", 4, 6), ("align", 6, 6)]
 
 
 def test_words_are_the_smallest_of_all_pairs_each_once():

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Literal
 
 from vocodata.archives.joined import open_parts
 from vocodata.archives.members import Archive, Member, checked
-from vocodata.archives.parts import find_parts
+from vocodata.archives.parts import find_parts, is_part_name
 from vocodata.archives.tars import inflating, list_tar
 from vocodata.archives.zips import list_zip
 from vocodata.errors import ManifestError
@@ -52,6 +52,13 @@ def _listed(
             case "tar-stream":
                 with inflating(file) as stream:
                     members = list_tar(stream, path.name, look=mark_of)
+    if is_part_name(parts[0].name) and any(one.fault == "archive_truncated" for one in members):
+        # Not one damaged file: what else there was is not known.
+        msg = (
+            f"{path} ends within {members[-1].path} after {len(parts)} parts; expected more of "
+            "them beside each other, all that may be read. Fetch them, or sign them too."
+        )
+        raise ManifestError(msg)
     return archive, checked(members)
 
 

@@ -19,7 +19,7 @@ from vocodata.remote.objects import AT_ONCE, children, many
 from vocodata.remote.path import RemotePath
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _BESIDE = {".txt", ".md", ".json", ".csv", ".tsv", ".pdf", ".xlsx", ".html", ".sha256", ".md5"}
@@ -58,6 +58,13 @@ def find_parts(root: Path) -> list[tuple[Path, tuple[Path, ...]]]:
     return [(root, parts)] if parts else []
 
 
+def stands_for_archives(root: Path) -> bool:
+    """Whether `find_parts` finds any; a web server is not asked for that."""
+    if isinstance(root, RemotePath) and root.scheme != "s3":
+        return is_archive_name(root.name)
+    return bool(find_parts(root))
+
+
 def is_archive_name(name: str) -> bool:
     """Whether a file's name says that it is an archive, or a part of one.
 
@@ -67,6 +74,15 @@ def is_archive_name(name: str) -> bool:
     numbered = _NUMBERED.fullmatch(name)
     whole = (numbered[1] if numbered else name).lower()
     return whole.endswith(SUFFIXES) or _SPANNED.search(whole) is not None
+
+
+def is_part_name(name: str) -> bool:
+    """Whether a file's name says that others of its archive follow it.
+
+    >>> [is_part_name(name) for name in ("a.tar.gz", "a.zip.002", "a.z01", "NLST_v188")]
+    [False, True, True, False]
+    """
+    return is_archive_name(name) and not name.lower().endswith(SUFFIXES)
 
 
 def first_parts(files: Iterable[Path]) -> list[Path]:
@@ -112,8 +128,7 @@ def _of_web_server(root: RemotePath) -> list[tuple[Path, tuple[Path, ...]]]:
     if numbered is None and _is_there(root):
         return [(root, (*_spanned_before(root), root))]
     digits = numbered[2] if numbered else "001"
-    parts = _asked_for(whole, len(digits), min(1, int(digits)))
-    return [(root, parts or (root,))]
+    return [(root, _asked_for(whole, len(digits)) or (root,))]
 
 
 def _spanned_before(root: RemotePath) -> list[Path]:
@@ -125,21 +140,17 @@ def _spanned_before(root: RemotePath) -> list[Path]:
     return [root.with_name(f"{root.stem}.z{number:02}") for number in range(1, count + 1)]
 
 
-def _asked_for(whole: RemotePath, digits: int, first: int) -> tuple[Path, ...]:
+def _asked_for(whole: RemotePath, digits: int) -> tuple[Path, ...]:
     """`whole.001` and on of a web server: asked for by name, some at a time, until one is not."""
-    found: list[Path] = []
-    while len(found) < _MOST_PARTS:
-        begin = first + len(found)
+    found: dict[int, Path] = {}
+    for begin in range(0, _MOST_PARTS, AT_ONCE):
         numbers = range(begin, begin + AT_ONCE)
         paths = [whole.with_name(f"{whole.name}.{number:0{digits}}") for number in numbers]
-        there = many(_is_there, paths)
-        count = there.index(False) if False in there else len(there)
-        if any(there[count:]):
-            last = max(number for number, is_there in zip(numbers, there, strict=True) if is_there)
-            raise _missing_part(whole, begin + count, first, last)
-        found += paths[:count]
-        if count < len(there):
-            return tuple(found)
+        are_there = many(_is_there, paths)
+        beside = zip(numbers, paths, are_there, strict=True)
+        found |= {number: path for number, path, is_there in beside if is_there}
+        if not are_there[-1]:
+            return _without_gap(whole, found)
     msg = (
         f"{whole}: the server answers to more than {_MOST_PARTS} names of parts; expected an end. "
         "Fetch the archive, and name the file."
@@ -254,17 +265,16 @@ def _in_a_row(whole: Path, pattern: str, last: tuple[Path, ...]) -> tuple[Path, 
         return last
     matches = ((re.fullmatch(pattern, path.name), path) for path in whole.parent.iterdir())
     number = {int(match[1]): path for match, path in matches if match}
-    if not number:
-        return last
-    missing = sorted(set(range(min(number) and 1, max(number) + 1)) - set(number))
+    return (*_without_gap(whole, number), *last)
+
+
+def _without_gap(whole: Path, number: Mapping[int, Path]) -> tuple[Path, ...]:
+    """Parts by their numbers, from 0 or 1 on, in order."""
+    missing = sorted(set(range(1, max(number, default=0) + 1)) - set(number))
     if missing:
-        raise _missing_part(whole, missing[0], min(number), max(number))
-    return (*(number[n] for n in sorted(number)), *last)
-
-
-def _missing_part(whole: Path, part: int, first: int, last: int) -> ManifestError:
-    msg = (
-        f"{whole}: part {part} is missing of parts {first} to {last}; expected all of them beside "
-        "each other. Fetch it."
-    )
-    return ManifestError(msg)
+        msg = (
+            f"{whole}: part {missing[0]} is missing of parts {min(1, *number)} to {max(number)}; "
+            "expected all of them beside each other. Fetch it."
+        )
+        raise ManifestError(msg)
+    return tuple(number[n] for n in sorted(number))

@@ -139,8 +139,9 @@ def parts_before(file: IO[bytes]) -> int:
 def _tail(file: IO[bytes]) -> tuple[bytes, int]:
     """The end of a zip, and where in it the end's record is; -1 if it is not there, or cut."""
     length = file.seek(0, 2)
-    file.seek(max(0, length - _FULL16 - _END.size - _END64_LOCATOR.size))
-    tail = file.read()
+    size = min(length, _FULL16 + _END.size + _END64_LOCATOR.size)
+    file.seek(length - size)
+    tail = file.read(size)
     at = tail.rfind(b"PK\x05\x06")
     return tail, at if len(tail) >= at + _END.size else -1
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 U = TypeVar("U")
+_UNKNOWN = {18, 19, 20, 21}
+"""What OpenSSL says of a certificate that nobody known vouches for (X509_V_ERR_...)."""
 AT_ONCE = 16
 """Requests in flight where many are to be made."""
 
@@ -162,10 +164,11 @@ def _asked(action: Callable[[], T], path: RemotePath, what: str) -> T:
     except (OSError, HTTPException) as error:
         tries = f" after {ATTEMPTS} attempts" if may_pass(error) else ""
         advice = "Look at the network and the address, then try again."
-        if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+        reason = getattr(error, "reason", None)
+        if isinstance(reason, ssl.SSLCertVerificationError) and reason.verify_code in _UNKNOWN:
             advice = (
-                "Nobody known here vouches for its certificate. If it is of your house, name the "
-                "file of its authority: SSL_CERT_FILE=/path/authority.pem."
+                "If the certificate is of your house, name a file with its authority and all "
+                "others that you need: SSL_CERT_FILE=/path/authorities.pem."
             )
         msg = f"{path}: the server does not let us {what} it{tries} ({_words(error)}). {advice}"
         raise RemoteError(msg) from None

@@ -30,8 +30,9 @@ PLANE_BYTES = BLOCK_VOX // 8
 NOISY_SHARE = 0.94
 """Bits a voxel, told from its neighbour along x, from which on a plane is taken for noise."""
 MATCHLESS_PLANES, MATCHLESS_SHARE = 3, 0.48
-"""Planes of noise, and the share of neighbours whose lowest bits differ, from which on no part of a
-block is of one value: its bytes hold no matches, and what they take is foretold."""
+"""Planes of noise, and the share of neighbours along each axis whose lowest bits differ, from which
+on no part of a block is of one value, and no row or slice is that before: its bytes hold no
+matches, and what they take is foretold."""
 OVER_ENTROPY_BYTES = 190
 """What a stream of such bytes takes over its entropy, between 0 and 250 on real scans."""
 WORTHWHILE_SHARE = 0.97
@@ -44,6 +45,7 @@ HIGH_DOUBTFUL_BYTES = 800
 """What bits of a block's high bytes may take over their entropy without a doubt: around a multiple
 of 256 HU, noise flips several of them at once."""
 _TABLES = 8
+_SLICE_WORDS = ROW_VOX * ROW_VOX // 64
 _PAIRS = BLOCK_VOX - BLOCK_VOX // ROW_VOX
 _WITHIN_ROWS = np.uint64(0x7FFFFFFF7FFFFFFF)
 """All bits of two rows that have a neighbour to their right, with whom they were compared."""
@@ -95,8 +97,19 @@ def noisy_planes(bits_V: NDArray[np.uint8]) -> int:
 @compiled
 def is_matchless(bits_V: NDArray[np.uint8], raw_bytes: int) -> bool:
     """Whether bytes whose bits these are hold no matches; `raw_bytes` of them are noise."""
-    is_noise = raw_bytes >= MATCHLESS_PLANES * PLANE_BYTES
-    return is_noise and _flips(bits_V, 0) >= MATCHLESS_SHARE * _PAIRS
+    if raw_bytes < MATCHLESS_PLANES * PLANE_BYTES or _flips(bits_V, 0) < MATCHLESS_SHARE * _PAIRS:
+        return False
+    words = bits_V[:PLANE_BYTES].view(np.uint64)
+    between_rows = between_slices = np.uint64(0)
+    # A word is two rows; those of the next are compared with the two before.
+    for at in range(words.size - 1):
+        following = words[at] >> np.uint64(ROW_VOX) | words[at + 1] << np.uint64(ROW_VOX)
+        between_rows += count_bits(words[at] ^ following)
+    for at in range(words.size - _SLICE_WORDS):
+        between_slices += count_bits(words[at] ^ words[at + _SLICE_WORDS])
+    are_rows_new = between_rows >= MATCHLESS_SHARE * (BLOCK_VOX - 2 * ROW_VOX)
+    are_slices_new = between_slices >= MATCHLESS_SHARE * (BLOCK_VOX - ROW_VOX * ROW_VOX)
+    return bool(are_rows_new and are_slices_new)
 
 
 @compiled

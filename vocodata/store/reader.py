@@ -115,9 +115,9 @@ class ShardReader:
     def _read_index(self) -> ShardIndex:
         grid = chunk_grid(self.shape_XYZ[::-1])
         shard_bytes = os.fstat(self.descriptor).st_size
-        # Never more than there is: a wrong shape may ask for more than any memory.
-        most = min(grid.index_bytes, shard_bytes)
-        tail = os.pread(self.descriptor, most, shard_bytes - most)
+        # Nothing if there is too little: a wrong shape may ask for more than any memory.
+        size = grid.index_bytes if grid.index_bytes <= shard_bytes else 0
+        tail = os.pread(self.descriptor, size, shard_bytes - size)
         try:
             return parse_index(tail, grid, shard_bytes=shard_bytes)
         except StoreError as error:

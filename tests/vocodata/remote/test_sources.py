@@ -373,6 +373,30 @@ def test_other_names_that_are_forbidden_forbid_no_archive(tmp_path, local, web, 
     assert build(manifest, tmp_path / "ct.zarr", workers=0).digest == local[1].digest
 
 
+@pytest.mark.parametrize("kind", ["zip.001", "tar.001"])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_parts_that_may_not_be_read_lose_no_scan_silently(tmp_path, web, local, kind, parts):
+    root = pack(contents(local[0]), web.folder, kind)
+    web.forbids = lambda path: int(path[-1]) > parts
+    manifest = _manifest(tmp_path, f"{web.url}/{root.name}?sig=c0ffee", **GLOB)
+    with pytest.raises(ManifestError, match=r"ends within .* expected more|a part is missing"):
+        find_scans(load_manifest(manifest))
+
+
+def test_parts_may_begin_with_0_and_few_requests_find_them(tmp_path, web, local):
+    root = pack(contents(local[0]), web.folder, "tar.001")
+    parts = sorted(web.folder.iterdir())
+    for number, path in enumerate(parts):
+        path.rename(path.with_name(f"all.tar.{number:03}"))
+    for name in ("all.tar", root.name, "all.tar.000"):
+        ((_, found),) = find_parts(as_path(f"{web.url}/{name}"))
+        assert [path.name for path in found] == [f"all.tar.{n:03}" for n in range(5)]
+    pack(contents(local[0]), web.folder, "zip")
+    web.seen.clear()
+    find_scans(load_manifest(_manifest(tmp_path, f"{web.url}/all.zip", **GLOB)))
+    assert len(web.seen) < 12
+
+
 def test_an_archive_that_is_forbidden_is_told_so(tmp_path, web):
     web.forbids = lambda _: True
     for name in ("x.zip", "x.zip.001"):
