@@ -52,7 +52,8 @@ def _listed(
             case "tar-stream":
                 with inflating(file) as stream:
                     members = list_tar(stream, path.name, look=mark_of)
-    if is_part_name(parts[0].name) and any(one.fault == "archive_truncated" for one in members):
+    is_cut_up = len(parts) > 1 or is_part_name(parts[0].name)
+    if is_cut_up and any(one.fault == "archive_truncated" for one in members):
         # Not one damaged file: what else there was is not known.
         msg = (
             f"{path} ends within {members[-1].path} after {len(parts)} parts; expected more of "

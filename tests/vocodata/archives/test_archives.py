@@ -398,6 +398,20 @@ def test_messages_name_the_archive_and_no_temporary_folder(tmp_path):
     assert tempfile.gettempdir() not in caught.value.detail.replace(str(tmp_path), "")
 
 
+@pytest.mark.parametrize("left", [1, 4])
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_a_tar_whose_last_parts_are_missing_is_refused_not_shortened(tmp_path, suffix, left):
+    rng = np.random.default_rng(0)
+    write_tar(tmp_path / f"whole{suffix}", {f"{n}.nii": rng.bytes(9_000) for n in range(6)})
+    data = (tmp_path / f"whole{suffix}").read_bytes()
+    step = -(-len(data) // 5)
+    for number in range(left):
+        part = data[number * step : (number + 1) * step]
+        (tmp_path / f"all{suffix}.{number + 1:03}").write_bytes(part)
+    with pytest.raises(ManifestError, match=f"ends within .* after {left} parts; expected more"):
+        scans(tmp_path / f"all{suffix}.001")
+
+
 def test_labels_that_are_missing_or_unreadable_in_the_archive_are_refused(tmp_path):
     listed = {"training": [{"image": "x.nii", "label": "gone.nii"}]}
     (tmp_path / "l.json").write_text(json.dumps(listed))
