@@ -70,17 +70,23 @@ def test_a_job_that_kills_its_workers_is_given_up_and_its_neighbours_are_not(tmp
     assert (tmp_path / "runs-3").stat().st_size in {2, 3}
 
 
-def test_what_a_task_raises_ends_the_run():
+def _raising_at(number):
+    """A task that gives the job back, but of one raises."""
+
     def task(job, _):
-        if job == 2:
+        if job == number:
             msg = "no room"
             raise ValueError(msg)
         return job
 
+    return task
+
+
+def test_what_a_task_raises_ends_the_run():
     with pytest.raises(ValueError, match="no room"):
-        list(_run(task, range(20)))
+        list(_run(_raising_at(2), range(20)))
     with pytest.raises(ValueError, match="no room"):
-        list(run_inline(task, range(20), should_stop=_never))
+        list(run_inline(_raising_at(2), range(20), should_stop=_never))
 
 
 class _Ended:
@@ -117,16 +123,10 @@ def test_a_single_result_comes_before_another_raises_that_ended_first(monkeypatc
 
 
 def test_results_that_are_there_come_before_another_raises():
-    def task(job, _):
-        if job == 12:
-            msg = "no room"
-            raise ValueError(msg)
-        return job
-
     results = []
 
     def take():
-        for result in _run(task, range(40), workers=1):
+        for result in _run(_raising_at(12), range(40), workers=1):
             results.append(result)
             # Others end meanwhile, the one that raises among them.
             time.sleep(0.02)

@@ -38,7 +38,8 @@ def list_archives(
 def _listed(
     path: Path, parts: tuple[Path, ...], mark_of: Callable[[bytes, str], SliceMark | None]
 ) -> tuple[Archive, list[Member]]:
-    state = tuple((part.stat().st_size, part.stat().st_mtime_ns) for part in parts)
+    stats = (part.stat() for part in parts)
+    state = tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
     with open_parts(parts) as file:
         kind = _kind(file, path)
         archive = Archive(path, parts, kind, state)

@@ -27,7 +27,7 @@ _MAGIC = (b"PK\x03\x04", b"PK\x07\x08", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 _NUMBERED = re.compile(r"(.+)\.(\d{2,})$")
 _SPANNED = re.compile(r"\.z\d{2,}$")
 _MOST_PARTS = 1000
-"""That a web server is asked for: some answer to any name."""
+"""That a web server is asked for: some answer to any name, and a damaged zip names any number."""
 _PIECE = re.compile(r"(\d+|[.-]?[a-z]{2,3})$")
 
 
@@ -137,6 +137,12 @@ def _spanned_before(root: RemotePath) -> list[Path]:
         return []
     with root.open("rb") as file:
         count = parts_before(file)
+    if count > _MOST_PARTS:
+        msg = (
+            f"{root} says that {count} parts come before it; expected {_MOST_PARTS} at most. "
+            "Fetch it again."
+        )
+        raise ManifestError(msg)
     return [root.with_name(f"{root.stem}.z{number:02}") for number in range(1, count + 1)]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.vocodata.conftest import write_sources
 from tests.vocodata.dicom_series import dataset
-from tests.vocodata.packing import contents, pack
+from tests.vocodata.packing import contents, pack, write_zip
 from vococli.main import main
 from vocodata.archives.parts import find_parts
 from vocodata.building import build
@@ -371,6 +371,17 @@ def test_other_names_that_are_forbidden_forbid_no_archive(tmp_path, local, web, 
     web.forbids = lambda path: path not in there
     manifest = _manifest(tmp_path, f"{web.url}/{root.name}?sig=c0ffee", **GLOB)
     assert build(manifest, tmp_path / "ct.zarr", workers=0).digest == local[1].digest
+
+
+def test_a_zip_that_says_it_is_the_last_of_very_many_is_refused(web):
+    path = write_zip(web.folder / "x.zip", {"a.nii": b"1"})
+    data = bytearray(path.read_bytes())
+    # The number of this disk, in the record at the end.
+    data[-18:-16] = (65_000).to_bytes(2, "little")
+    path.write_bytes(data)
+    with pytest.raises(ManifestError, match=r"says that 65000 parts come before it"):
+        find_parts(as_path(f"{web.url}/x.zip"))
+    assert len(web.seen) < 5
 
 
 @pytest.mark.parametrize("kind", ["zip.001", "tar.001"])
